@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -67,29 +68,52 @@ class Diagnosis:
             "distances": {"collapsed": self.collapsed},
         }
 
+    @classmethod
+    def of_stages(cls, stages: Iterable[Mapping[str, Any]]) -> Diagnosis | None:
+        """The signs in the reports of the stages, as in report.json; None if one is missing or of another type."""
+        signs = {name: value for stage in stages for name, value in stage.items()}
+        values: dict[str, Any] = {field.name: signs.get(field.name) for field in fields(cls)}
+        right = all(type(values[field.name]).__name__ == field.type for field in fields(cls))
+        return cls(**values) if right else None
+
     def sentence(self, p: Params, t: int) -> str | None:
         """What is wrong with a picture of the parameters ``p``, and the settings that may help; None if nothing is."""
-        islands = self.share_outside_largest_island > OUTSIDE
-        unlinked = self.share_without_interslice_neighbor > UNLINKED
-        signs = {
+        if not (said := self.signs(p, t)):
+            return None
+        return f"this picture may mislead: {'; '.join(said)}; {' or '.join(self.remedies(p, t))} may help"
+
+    def signs(self, p: Params, t: int) -> list[str]:
+        """What is wrong with a picture of the parameters ``p`` after ``t`` steps."""
+        texts = {
             f"the {'z-scored ' * p.normalize}states of all nodes are equal, so the places say nothing of the data": (
                 self.constant
             ),
             f"the diffusion graph has {self.islands:,} islands, whose places relative to each other are arbitrary, and "
-            f"{self.share_outside_largest_island:.1%} of the nodes are outside the largest": islands,
-            f"{self.share_without_interslice_neighbor:.1%} of the nodes have no interslice neighbor": unlinked,
+            f"{self.share_outside_largest_island:.1%} of the nodes are outside the largest": self._apart,
+            f"{self.share_without_interslice_neighbor:.1%} of the nodes have no interslice neighbor": self._unlinked,
             f"t={t} is the end of its range": self.t_at_end,
             f"after t={t} steps all landmarks of an island have the same potential, so its shape is only rounding": (
                 self.collapsed
             ),
         }
+        return [text for text, holds in texts.items() if holds]
+
+    def remedies(self, p: Params, t: int) -> list[str]:
+        """The settings that may help against the signs."""
         settings = {
             "normalize=False": self.constant and p.normalize,
             "a trace whose states differ": self.constant and not p.normalize,
-            f"an interslice_knn above {p.interslice_knn}": islands or unlinked,
-            "landmarks='stratified'": islands and p.landmarks == "spectral",
+            f"an interslice_knn above {p.interslice_knn}": self._apart or self._unlinked,
+            "landmarks='stratified'": self._apart and p.landmarks == "spectral",
             f"a t_max above {p.t_max}": self.t_at_end,
             f"a t below {t}": self.collapsed,
         }
-        said, helps = ([text for text, holds in texts.items() if holds] for texts in (signs, settings))
-        return f"this picture may mislead: {'; '.join(said)}; {' or '.join(helps)} may help" if said else None
+        return [setting for setting, helps in settings.items() if helps]
+
+    @property
+    def _apart(self) -> bool:
+        return self.share_outside_largest_island > OUTSIDE
+
+    @property
+    def _unlinked(self) -> bool:
+        return self.share_without_interslice_neighbor > UNLINKED

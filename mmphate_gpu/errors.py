@@ -54,7 +54,10 @@ def check_number(
     wanted = ("an integer" if integer else "a number") + _range_text(low, high, open_low)
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise InputTypeError(f"{name}={value!r} must be {wanted}")
-    finite = isinstance(value, numbers.Integral) or math.isfinite(value)
+    if isinstance(value, numbers.Integral):
+        finite = integer or abs(int(value)) <= sys.float_info.max  # it becomes a float
+    else:
+        finite = math.isfinite(value)
     if not finite or value < low or value > high or (open_low and value == low):
         raise InputError(f"{name}={value!r} is out of range; it must be {wanted}")
     return int(value) if integer else float(value)

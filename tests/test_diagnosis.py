@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 import mmphate_gpu as mp
 from mmphate_gpu import MMPHATE, PictureWarning
+from mmphate_gpu.diagnosis import Diagnosis
+from mmphate_gpu.params import Params
 
 SIGNS = {
     "reduce": ["constant"],
@@ -39,6 +42,23 @@ def scattered() -> np.ndarray:  # (S, M, P), 30 slices near the origin and 20 fa
     trace = np.random.default_rng(0).normal(size=(50, 3, 4))
     trace[30:] += 1e3 * np.arange(1, 21)[:, None, None]
     return trace
+
+
+def test_a_report_gives_the_sentence_again():
+    """Also after JSON, as `mmphate-gpu report` reads it; with a sign of a wrong type nothing is known."""
+    with pytest.warns(PictureWarning) as caught:
+        op = fit(two_clusters())
+    stages = json.loads(json.dumps(op.report_, default=str))
+    params = Params(normalize=False, interslice_knn=5)
+    assert Diagnosis.of_stages(stages).sentence(params, op.t_) == str(caught[0].message)
+    for wrong in (
+        [],
+        stages[:-5],
+        [*stages, {"islands": "2"}],
+        [*stages, {"t_at_end": 0}],
+        [*stages, {"islands": True}],
+    ):
+        assert Diagnosis.of_stages(wrong) is None
 
 
 def test_two_islands_are_counted_and_named_at_the_line_of_the_caller():

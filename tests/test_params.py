@@ -269,6 +269,12 @@ def test_check_number_returns_a_plain_number(value, options, wanted):
     assert result == wanted and type(result) is type(wanted)
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), np.float32("nan")])
+def test_check_number_refuses_what_no_float_holds(value):
+    with pytest.raises(InputError, match="out of range"):
+        check_number("x", value)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -1,4 +1,4 @@
-"""The command line: `mmphate-gpu demo | embed | analyze | plan | plot | config | bench`."""
+"""The command line: `mmphate-gpu demo | embed | analyze | plan | plot | report | view | export | config | bench`."""
 
 from .commands import main
 

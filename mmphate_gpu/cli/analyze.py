@@ -16,6 +16,7 @@ from ..errors import InputError, listed
 from . import result_folder
 from .analyses import ANALYSES, NEEDS, Analysis, Data
 from .arguments import FIT, LONG, PROGRAM
+from .pictures import NoPicture, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,8 +86,8 @@ class Analyzed:
 
             draw(plots, self.results[name], self.data, self.results, path)
         except Exception as error:  # matplotlib's errors have no base class, and none of them may hide the results
-            message = f"{path.name} is left out ({result_folder.reason(error)})"
-            warnings.warn(message, result_folder.NoPicture, stacklevel=2)
+            message = f"{path.name} is left out ({reason(error)})"
+            warnings.warn(message, NoPicture, stacklevel=2)
         return path.is_file()
 
 

@@ -83,6 +83,7 @@ FORMATS = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
 TRACE: dict[str, Any] = {"metavar": "TRACE", "type": _path, "help": FORMATS}
 SHAPE = "instead of a trace its epochs, time steps, units and samples, such as 127,128,30,6"
 CARD = "auto, cpu, cuda, cuda:1, ..., or a card by its memory, such as '24 GB card' (default %(default)s)"
+RESULTS: dict[str, Any] = {"metavar": "DIR", "type": _path, "help": "a folder that embed or demo wrote"}
 OUT: dict[str, Any] = {"metavar": "DIR", "type": _path, "help": "a new folder for the results"}
 
 
@@ -141,8 +142,28 @@ def parser() -> Parser:
     plan.add_options("follow_links", *RUN)
     plan.add_argument("--device", **OPTIONS["device"] | {"help": CARD})
     plot = command("plot", "draw the pictures of a folder of results again")
-    plot.add_argument("folder", metavar="DIR", type=_path, help="a folder that embed or demo wrote")
+    plot.add_argument("folder", **RESULTS)
+    _add_commands_of_results(command)
     command("config", "show versions, devices and backends, for bug reports")
     # benchmarks/run.py parses the options of bench, --help among them.
     command("bench", "run the benchmarks of a source checkout: --quick, --full, --help, ...", add_help=False)
     return top
+
+
+def _add_commands_of_results(command: Callable[..., Parser]) -> None:
+    """The commands that show or export the results of a folder."""
+    report = command("report", "write one HTML page that tells a whole run")
+    report.add_argument("folder", **RESULTS | {"help": "a folder that embed, demo or analyze wrote"})
+    report.add_argument("--analysis", metavar="DIR", type=_path, help="a folder that analyze wrote from that folder")
+    report.add_argument(
+        "--out", metavar="FILE", type=_path, help="a new .html file outside DIR (default DIR/report.html)"
+    )
+    report.add_argument("--force", action="store_true", help="replace the file")
+    view = command("view", "open the interactive picture of a run in the browser")
+    view.add_argument("folder", **RESULTS)
+    view.add_argument("--no-open", action="store_true", help="write picture.html in the folder, and do not open it")
+    export = command("export", "write the embedding for other programs, beside its folder")
+    export.add_argument("folder", **RESULTS)
+    export.add_argument("--format", required=True, metavar="NAMES", help="csv, h5ad or zarr, or a list with commas")
+    export.add_argument("--out", metavar="STEM", type=_path, help="the path without the endings (default DIR)")
+    export.add_argument("--force", action="store_true", help="replace the files, and a .zarr that export wrote")

@@ -22,17 +22,15 @@ from ..runtime.signals import Stopped
 from ..runtime.streams import fill_closed_descriptors, lenient
 from . import result_folder
 from .arguments import FIT, PROGRAM, RUN, parser
+from .pictures import NoPicture, draw_results, redraw
 
 if TYPE_CHECKING:
     import torch
 
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 # Errors of the file system, not of the program: a full or read-only disk, a quota, permissions, limits of files.
-REFUSALS = frozenset(
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EBUSY", "EIO", "EMFILE", "ENFILE")
-    if hasattr(errno, name)
-)
+_NAMES = "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EBUSY EIO EMFILE ENFILE ENAMETOOLONG"
+REFUSALS = frozenset(getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ========  ======================================================================================================
     0         The command is done. If only a picture cannot be drawn, it warns: the results are saved.
     1         The program has a fault, and prints a traceback; or stdout cannot be written.
-    2         Input or usage is wrong, the file system refuses a read or a write, the memory runs out, or `plot` cannot
-              draw. One sentence on stderr says why.
+    2         Input or usage is wrong, the file system refuses a read or a write, the memory runs out, or `plot`,
+              `report` or `view` cannot draw. One sentence on stderr says why.
     130       Ctrl-C has interrupted the command.
     129, 143  SIGHUP, SIGTERM while results are written.
     ========  ======================================================================================================
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out, err = lenient(sys.stdout), lenient(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment]
-        warnings.simplefilter("always", result_folder.NoPicture)  # even with -W ignore: nothing else reports it
+        warnings.simplefilter("always", NoPicture)  # even with -W ignore: nothing else reports it
         code = _guarded(sys.argv[1:] if argv is None else argv)
         out.flush()
         # A broken pipe is no fault: its reader (head, for one) has read what it needed.
@@ -70,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: Sequence[str]) -> int:
     try:
         return _run(argv)
-    except (InputError, result_folder.NoPicture) as error:
+    except (InputError, NoPicture) as error:
         _say(f"error: {error}")
         return BAD_INPUT
     except (KeyboardInterrupt, Stopped) as stop:
@@ -150,7 +148,7 @@ def _embed(args: argparse.Namespace) -> int:
     results = result_folder.saved(out, compute, force=args.force)
     embedding = results.embeddings[result_folder.EMBEDDING]
     if not args.no_plots:
-        result_folder.draw_results(out, results)
+        draw_results(out, results)
     size, seconds = f"{embedding.n_nodes:,} nodes", f"{results.report['seconds']:.1f} s"
     print(f"{out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
     return DONE
@@ -180,7 +178,7 @@ def _analyze(args: argparse.Namespace) -> int:
 
     results = result_folder.saved(out, compute, force=args.force)
     if results.embeddings and not args.no_plots:
-        result_folder.draw_results(out, results)
+        draw_results(out, results)
     print("\n".join([*(f"{name}: {line}" for name, line in summary), f"{out}: {_files(out)}"]))
     return DONE
 
@@ -240,7 +238,34 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _plot(args: argparse.Namespace) -> int:
-    print(f"{args.folder}: {', '.join(result_folder.redraw(args.folder))} drawn")
+    print(f"{args.folder}: {', '.join(redraw(args.folder))} drawn")
+    return DONE
+
+
+def _report(args: argparse.Namespace) -> int:
+    from ..runtime.memory import format_bytes
+    from .report import write_page
+
+    path = write_page(args.folder, analysis_folder=args.analysis, out=args.out, force=args.force)
+    print(f"{path}: {format_bytes(path.stat().st_size)}")
+    return DONE
+
+
+def _view(args: argparse.Namespace) -> int:
+    from .view import show, write_picture
+
+    path = write_picture(args.folder)
+    print(path)
+    if not args.no_open and (message := show(path)) is not None:
+        _say(message)
+    return DONE
+
+
+def _export(args: argparse.Namespace) -> int:
+    from .export import export
+
+    paths = export(args.folder, args.format, stem=args.out, force=args.force)
+    print("\n".join(map(str, paths)))
     return DONE
 
 
@@ -284,6 +309,9 @@ COMMANDS = {
     "analyze": _analyze,
     "plan": _plan,
     "plot": _plot,
+    "report": _report,
+    "view": _view,
+    "export": _export,
     "config": _config,
     "bench": _bench,
 }

@@ -22,6 +22,7 @@ from ..trace import Trace
 from . import result_folder
 from .analyses import Data, Network
 from .analyze import Analyzed, analyze, chosen
+from .pictures import draw_results
 
 N_HIDDEN = 20
 N_CLASSES = 10
@@ -168,7 +169,7 @@ def demo(
         return result_folder.Results(report, embeddings, training.trace, analyzed.write)
 
     results = result_folder.saved(out, compute, force=force)
-    result_folder.draw_results(out, results)
+    draw_results(out, results)
     return results.report
 
 

@@ -9,8 +9,7 @@ import os
 import platform
 import secrets
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from ..runtime.atomic import (
     is_scratch,
     listing,
     names_to_keep,
-    scratch_folder,
     short,
     whole_file,
     whole_folder,
@@ -43,9 +41,11 @@ EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
 ANALYSIS = "analysis.json"
 OF_DEMO = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
-FILES = OF_DEMO | {ANALYSIS} | ANALYSIS_PICTURES
+PAGE, INTERACTIVE = "report.html", "picture.html"  # of the commands report and view
+FILES = OF_DEMO | {ANALYSIS, PAGE, INTERACTIVE} | ANALYSIS_PICTURES
 PICTURES = {EMBEDDING: PANELS, EMBEDDING_3D: PANELS_3D}
 MAX_REPORT = 1 << 24  # bytes; a real report has some thousands
+MAX_DEPTH = 50  # objects and lists within each other in a .json; this program writes at most six
 
 
 @contextmanager
@@ -191,12 +191,12 @@ def others(folder: Path) -> list[str]:
     if folder.is_symlink() or not folder.is_dir():
         return [folder.name]
     items = sorted(folder.iterdir())
-    written = _written_by(read_report(folder))  # read after the names, because a file is listed before it is written
+    written = written_by(read_report(folder))  # read after the names, because a file is listed before it is written
     unknown = [item for item in items if not (item.name in written and _is_plain(item)) and not _is_scratch(item)]
     return [item.name for item in unknown if os.path.lexists(item)]  # scratch may have been deleted meanwhile
 
 
-def _written_by(report: dict[str, Any] | None) -> frozenset[str]:
+def written_by(report: Mapping[str, Any] | None) -> frozenset[str]:
     """The files that ``report`` lists, without names that this program never writes."""
     if report is None:
         return frozenset()
@@ -217,119 +217,83 @@ def check_outside(source: Path, out: Path) -> None:
         raise InputError(f"--out {out} holds the input {source}; accepted: another folder")
 
 
+def check_beside(path: Path, folder: Path) -> None:
+    """Raise `InputError` if the new file ``path`` would lie in ``folder``, whose report does not list it."""
+    if folder.resolve() in path.parent.resolve().joinpath(path.name).parents:
+        raise InputError(f"--out {path} is in the folder of results {folder}; accepted: a path outside it")
+
+
 def _is_plain(item: Path) -> bool:
     return item.is_file() and not item.is_symlink()
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
     """The content of the report in ``folder``; None if this program wrote no report there."""
-    path = folder / REPORT
     try:
-        if not _is_plain(path) or path.stat().st_size > MAX_REPORT:  # reading a FIFO would not end
-            return None
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        report = read_json(folder / REPORT, MAX_REPORT)
+    except (OSError, ValueError):
         return None
     return report if isinstance(report, dict) and report.get("program") == PROGRAM else None
 
 
-class NoPicture(RuntimeWarning):
-    """The pictures could not be drawn, and the message says why. `draw` raises it; `draw_results` warns with it."""
+def read_json(path: Path, max_bytes: int) -> Any:
+    """The content of a .json that anybody may have edited; raises OSError, or ValueError if it is not acceptable."""
+    if not _is_plain(path) or path.stat().st_size > max_bytes:  # reading a FIFO would not end
+        raise ValueError("it is too large, or no regular file")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        level = [item for each in level for item in _items(each)]
+    if level:
+        raise ValueError("its values are nested too deeply")
+    return content
 
 
-def draw(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, Any] | None) -> list[str]:
-    """Draw ``embeddings`` into ``folder`` and return the names of the pictures.
+def _items(value: Any) -> Iterable[Any]:
+    """What is in a JSON object or list."""
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
-    ``embeddings`` are those of `Results`. If the first embedding has an entropy curve, that is drawn too. Existing
-    pictures are replaced only once all of them are drawn. ``report`` is the report of the run that computed the
-    embeddings, or None if there is none.
+
+def checked_report(folder: Path) -> dict[str, Any] | None:
+    """The content of report.json in ``folder``, None without it; raises `InputError` if it is not of this program."""
+    report = read_report(folder)
+    if report is None and (folder / REPORT).exists():
+        raise InputError(f"{folder / REPORT} is damaged, or {PROGRAM} did not write it; accepted: the file of a run")
+    return report
+
+
+def check_listed(path: Path, report: Mapping[str, Any] | None, *, force: bool = False) -> None:
+    """Raise `InputError` if ``path`` is a file in a folder of results that its ``report`` does not list."""
+    if path.exists() and not force and path.name not in written_by(report):
+        raise InputError(f"{path} exists, and {REPORT} does not list it; accepted: a folder without that file")
+
+
+def read_embeddings(folder: Path, *, needed: bool = True) -> dict[str, Embedding]:
+    """The embeddings in ``folder`` by the names of their files.
 
     Raises
     ------
-    NoPicture
-        The pictures cannot be drawn or written, or ``folder`` holds the results of another run. It is unchanged.
+    InputError
+        It is no folder, a file is damaged, or there is no embedding although one is ``needed``.
     """
-    try:
-        with stoppable(), scratch_folder(folder / PANELS) as scratch:
-            # Another run may replace ``folder`` at any moment. ".." is the folder in which the scratch folder lies.
-            drawn, here = scratch / PANELS, scratch / os.pardir
-            if not _holds(here, report):
-                raise InputError(f"{folder} holds the results of another run")
-            drawn.mkdir()
-            names = _draw(drawn, embeddings)
-            for name in [*_longer_report(drawn, here, names), *names]:
-                os.replace(drawn / name, here / name)
-    except Exception as error:  # matplotlib's errors have no base class, and none of them may hide the results
-        if not _holds(folder, report):
-            raise NoPicture(f"{folder}: another run has replaced the results; no picture was drawn") from error
-        raise NoPicture(f"{folder}: no picture could be drawn ({reason(error)})") from error
-    return names
+    from ..embedding import Embedding
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; accepted: a folder that {PROGRAM} embed, demo or analyze wrote")
+    names = [name for name in (EMBEDDING, EMBEDDING_3D) if (folder / name).exists()]
+    if needed and not names:
+        raise InputError(f"{folder} has no {EMBEDDING}; accepted: a folder that {PROGRAM} embed or demo wrote")
+    return {name: Embedding.load(folder / name) for name in names}
 
 
-def reason(error: Exception) -> str:
-    """The class and the first line of ``error``."""
-    return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
-
-
-def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
-    from .. import plots
-
-    for name, embedding in embeddings.items():
-        plots.panels(embedding, path=folder / PICTURES[name])
-    names, first = [PICTURES[name] for name in embeddings], next(iter(embeddings.values()))
-    if first.entropy is None:
-        return names
-    plots.entropy(first, path=folder / ENTROPY)
-    return [*names, ENTROPY]
-
-
-def _holds(folder: Path, report: dict[str, Any] | None) -> bool:
+def holds(folder: Path, report: dict[str, Any] | None) -> bool:
     """Whether the report in ``folder`` equals ``report``, apart from the list of files."""
     reports = (read_report(folder), report)
     contents = [None if values is None else {**json.loads(_text(values)), "files": None} for values in reports]
     return contents[0] == contents[1]
-
-
-def _longer_report(drawn: Path, folder: Path, names: list[str]) -> list[str]:
-    """Write into ``drawn`` the report of ``folder`` with ``names`` added to its files; [] if it lists them already.
-
-    It is moved to ``folder`` before the pictures, so that none of them is unlisted at any moment.
-    """
-    report = read_report(folder)
-    if report is None or _written_by(report).issuperset(names):
-        return []
-    _write_report(drawn, report | {"files": sorted(_written_by(report).union(names))})
-    return [REPORT]
-
-
-def draw_results(folder: Path, results: Results) -> None:
-    """Draw as `draw` does, but only warn about an error: ``results`` in ``folder`` are complete without pictures.
-
-    Warns
-    -----
-    NoPicture
-        The pictures cannot be drawn.
-    """
-    try:
-        draw(folder, results.embeddings, results.report)
-    except NoPicture as error:
-        saved_there = _holds(folder, results.report)
-        remedy = f"; the results are saved; '{PROGRAM} plot {folder}' draws them" if saved_there else ""
-        warnings.warn(f"{error}{remedy}", NoPicture, stacklevel=3)
-    except (KeyboardInterrupt, Stopped) as stop:
-        stop.args = (f"{folder} holds the results, without pictures",)
-        raise
-
-
-def redraw(folder: Path) -> list[str]:
-    """Draw every embedding in ``folder`` again. Raises `InputError` if there is none, `NoPicture` as `draw` does."""
-    from ..embedding import Embedding
-
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; accepted: a folder that {PROGRAM} embed or demo wrote")
-    report = read_report(folder)  # first, so that `draw` notices a replacement between the reads
-    names = [EMBEDDING, *[EMBEDDING_3D] * (folder / EMBEDDING_3D).is_file()]
-    return draw(folder, {name: Embedding.load(folder / name) for name in names}, report)
 
 
 def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[str, Any]:
@@ -372,10 +336,11 @@ def parameters(op: MMPHATE) -> dict[str, Any]:
 
 def write_report(folder: Path, values: dict[str, Any]) -> None:
     """Write report.json with ``values`` and the list of the files in ``folder``, which --force may replace."""
-    _write_report(folder, values | {"files": sorted({REPORT, *(item.name for item in folder.iterdir())})})
+    write_listed_report(folder, values | {"files": sorted({REPORT, *(item.name for item in folder.iterdir())})})
 
 
-def _write_report(folder: Path, values: dict[str, Any]) -> None:
+def write_listed_report(folder: Path, values: dict[str, Any]) -> None:
+    """Write report.json with ``values``, which have the list of the files."""
     with whole_file(folder / REPORT, overwrite=True) as new:
         new.write_text(_text(values) + "\n", encoding="utf-8")
 

@@ -1,15 +1,19 @@
-"""A working folder with a trace, and checks of refusals: from Python and on the command line."""
+"""Working folders with a trace or with results, and checks of refusals: from Python and on the command line."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import mmphate_gpu as mp
 from mmphate_gpu import InputError
 from mmphate_gpu.cli import main
+
+from .reports import TRACE
 
 
 @pytest.fixture
@@ -54,3 +58,26 @@ def refused() -> Callable[..., None]:
         assert "\n" not in message and all(word in message for word in words), message
 
     return check
+
+
+@pytest.fixture(scope="session")
+def run_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace, the folder of its embedding, that of its analyses, and a folder with both."""
+    root = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        states = np.random.default_rng(0).normal(size=(8, 4, 5, 6)).cumsum(0)
+        mp.save_trace(TRACE, mp.as_trace(states, label=np.arange(6) % 2))
+        assert main(["embed", TRACE, "--out", "run", "--device", "cpu", "--n-landmark", "60", "--seed", "3"]) == 0
+        only = "entropy,phases,spread,trust"
+        assert main(["analyze", "run", "--trace", TRACE, "--out", "measured", "--device", "cpu", "--only", only]) == 0
+        assert main(["analyze", TRACE, "--out", "both", "--device", "cpu", "--only", "unit_entropy"]) == 0
+    return root
+
+
+@pytest.fixture
+def results(run_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with copies of the results."""
+    shutil.copytree(run_folders, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"

@@ -103,7 +103,6 @@ def test_the_trap_works(here):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: None, ["is no file"]),
         (cut, ["is truncated or not a .npz"]),
         (bare_pickle, ["is truncated or not a .npz"]),
         (trapped_npz, ["lacks embedding"]),
@@ -117,3 +116,9 @@ def test_file_of_an_embedding(refused, make, words, here, rejects):
     refused(lambda: mp.Embedding.load(path), "embedding.npz", *words)
     rejects("plot", "result", words=["embedding.npz", *words])
     assert not (here / "unpickled").exists()
+
+
+def test_no_file_of_an_embedding(refused, here, rejects):
+    (here / "result").mkdir()
+    refused(lambda: mp.Embedding.load(here / "result" / "embedding.npz"), "embedding.npz is no file")
+    rejects("plot", "result", words=["result has no embedding.npz"])

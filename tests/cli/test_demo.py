@@ -11,6 +11,7 @@ from mmphate_gpu.cli import main, result_folder
 
 # Pictures of analyses that have to be asked for.
 LONG = {"null_models.png", "subsampling.png", "baselines.png", "cka_epochs.png", "cka_timesteps.png"}
+PAGES = {"report.html", "picture.html"}  # of the commands report and view
 METRICS = {"train_accuracy", "test_accuracy", "train_loss", "test_loss"}
 
 
@@ -19,7 +20,7 @@ def test_demo_small(here, capsys, monkeypatch):
     assert main(["demo", "--epochs", "3", "--seed", "1", "--out", "demo"]) == 0
     text = capsys.readouterr()
     assert {item.name for item in here.iterdir()} == {"trace.npy", "demo"}
-    assert {item.name for item in Path("demo").iterdir()} == result_folder.FILES - LONG
+    assert {item.name for item in Path("demo").iterdir()} == result_folder.FILES - LONG - PAGES
     shown = ("after 3 epochs", "unit_importance: UnitImportance(20 units", "demo: ", "panels3d.png")
     assert all(words in text.out for words in shown), text.out
     assert "training" in text.err

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mmphate_gpu as mp
-from mmphate_gpu.cli import main, result_folder
+from mmphate_gpu.cli import main, pictures, result_folder
 from mmphate_gpu.cli.analyses import ANALYSES
 from mmphate_gpu.runtime.streams import LenientStream, encodable, lenient
 from mmphate_gpu.stages import progress_bar
@@ -95,7 +95,7 @@ def test_the_demo_keeps_its_results_too(here, undrawable, monkeypatch):
     monkeypatch.setattr(demo, "_trained", lambda *args: trained)
     monkeypatch.setattr(demo, "chosen", lambda *args: dict.fromkeys(ANALYSES, "this test needs none"))
     undrawable(ValueError("no font"))
-    with pytest.warns(result_folder.NoPicture, match="no font"):
+    with pytest.warns(pictures.NoPicture, match="no font"):
         summary = demo.demo(Path("demo"), epochs=3, seed=np.int64(3), verbose=False)
     assert names("demo") == {"trace.npz", "embedding.npz", "embedding3d.npz", "analysis.json", "report.json"}
     report = strict(Path("demo/report.json").read_bytes())

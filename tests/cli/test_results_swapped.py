@@ -16,7 +16,7 @@ import pytest
 
 import mmphate_gpu as mp
 from mmphate_gpu import Embedding, plots
-from mmphate_gpu.cli import main, result_folder
+from mmphate_gpu.cli import main, pictures, result_folder
 from mmphate_gpu.runtime.atomic import rename, scratch, whole
 from mmphate_gpu.slices import SliceLayout
 
@@ -37,7 +37,7 @@ def save(seed):
 
 
 def draw(run):
-    result_folder.draw_results(Path("r"), run)
+    pictures.draw_results(Path("r"), run)
 
 
 def report():
@@ -70,7 +70,7 @@ def quick_pictures(monkeypatch):
 def test_pictures_do_not_go_into_the_results_of_another_run(quick_pictures):
     first = save(1)
     save(2)
-    with pytest.warns(result_folder.NoPicture, match="^r: another run has replaced the results; no picture was drawn$"):
+    with pytest.warns(pictures.NoPicture, match="^r: another run has replaced the results; no picture was drawn$"):
         draw(first)
     assert names("r") == {"embedding.npz", "report.json"} and report()["files"] == ["embedding.npz", "report.json"]
     draw(save(3))
@@ -82,7 +82,7 @@ def test_a_replacement_while_pictures_are_drawn(quick_pictures, monkeypatch, mom
     """The other run ends at each moment in which an address by name would reach its folder."""
     place, name = {
         "drawing": (plots, "panels"),
-        "listing": (result_folder, "_write_report"),
+        "listing": (pictures, "write_listed_report"),
         "moving": (os, "replace"),
     }[moment]
     plain = getattr(place, name)
@@ -94,7 +94,7 @@ def test_a_replacement_while_pictures_are_drawn(quick_pictures, monkeypatch, mom
 
     first = save(1)
     monkeypatch.setattr(place, name, late)
-    with pytest.warns(result_folder.NoPicture, match="another run has replaced the results"):
+    with pytest.warns(pictures.NoPicture, match="another run has replaced the results"):
         draw(first)
     assert report() == {"program": "mmphate-gpu", "seed": 2, "files": ["embedding.npz", "report.json"]}
     assert names("r") == {"embedding.npz", "report.json"} and names() == {"r"}
@@ -133,7 +133,7 @@ def test_a_folder_of_the_user_in_the_place_of_the_results(quick_pictures):
     shutil.rmtree("r")
     Path("r").mkdir()
     Path("r/panels.png").write_text("mine")
-    with pytest.warns(result_folder.NoPicture, match="another run has replaced the results"):
+    with pytest.warns(pictures.NoPicture, match="another run has replaced the results"):
         draw(first)
     assert names("r") == {"panels.png"} and Path("r/panels.png").read_text() == "mine"
 
