@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -126,12 +127,20 @@ def _drawn(figure: Any) -> np.ndarray:
         return np.frombuffer(file.getvalue(), dtype=np.uint8)
 
 
+def _film(embedding: Embedding) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return plots.animate(embedding, "epochs", f"{folder}/film.gif", fps=2, figsize=(2.6, 2.2)).read_bytes()
+
+
 def _pictures() -> list[Any]:
-    result = mp.MMPHATE(**FIT).fit(WIDE).result_
+    op = mp.MMPHATE(**FIT).fit(WIDE)
+    result = op.result_
     spread = analysis.trace_entropy(_walk(3, 2, 12, 5), n_bootstrap=2, random_state=0)
     figures = [plots.panels(result), plots.entropy(result), plots.entropy(result.entropy)]
+    figures += [plots.trajectories(result, through="both"), plots.grid({"a": result, "b": result.coordinates[:, :1]})]
     figures += [plots.entropy_curves(spread, metrics={"loss": np.arange(3.0)}), plots.heatmap(spread)]
-    return [_drawn(figure) for figure in figures]
+    figures += [plots.affinity_blocks(op), plots.spectrum(op)]
+    return [*map(_drawn, figures), _film(result), result._repr_html_()]
 
 
 def _ops() -> list[Any]:

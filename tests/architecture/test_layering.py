@@ -31,6 +31,7 @@ LEVELS = [
     "landmarks",
     "diffusion",
     "mds",
+    "interactive",
     "embedding",
     # No stage imports these.
     "record",
@@ -62,7 +63,11 @@ INSIDE_OPS = {
     "ops.triton": {"ops.triton", "ops.point_tiles"},
 }
 
-PICTURES = "axis baselines canvas colors curve entropy_curves grids heatmap keys layout rankings scatter strips trust"
+PICTURES = (
+    "affinity_blocks axis baselines canvas colors curve entropy_curves film_frames film_scenes films "
+    "grid heatmap keys layout nodes path_keys path_lines rankings scatter spectrum strips "
+    "trajectories trust unit_paths"
+)
 # The modules that may import an optional or slow package, and these only inside functions.
 OPTIONAL = {
     "cupy": {"runtime.arrays", "operators.convert", "ops.launch.kernel", "linalg.eigenvalues"},
@@ -71,19 +76,19 @@ OPTIONAL = {
     "pykeops": {"runtime.keops"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
-    "matplotlib": {f"plots.{name}" for name in PICTURES.split()},
+    "matplotlib": {"interactive.colors"} | {f"plots.{name}" for name in PICTURES.split()},
     "plotly": {"plots.html"},
     "sklearn": {"estimator", "m_phate", "cli.demo"}
     | {f"analysis.{name}" for name in ("communities", "other_methods", "partitions")},
-    "xarray": {"trace.convert", "embedding", "estimator"},
+    "xarray": {"trace.convert", "embedding", "estimator", "cli.export"},
     "pandas": {"embedding", "analysis.result"},
-    "anndata": {"embedding"},
+    "anndata": {"embedding", "cli.export"},
     "lightning": {"record.lightning"},
     "keras": {"record.keras"},
     "openTSNE": {"analysis.other_methods"},
     "umap": {"analysis.other_methods"},
     "h5py": {"trace.formats.h5", "trace.formats.h5_file"},
-    "zarr": {"trace.formats.zarr", "trace.formats.zarr_chunks"},
+    "zarr": {"trace.formats.zarr", "trace.formats.zarr_chunks", "cli.export"},
 }
 # These import it at the top, because a class needs its base class and a kernel needs Triton's language. The modules
 # themselves are loaded at their first use.

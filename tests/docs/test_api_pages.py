@@ -20,7 +20,7 @@ API = "\n".join(text(page) for page in sorted((DOCS / "api").glob("*.md")))
 IDENTIFIERS = re.findall(r"^::: (\S+)$", API, flags=re.MULTILINE)
 # The rooms of the public names; what they list in __all__ is public as well.
 ROOMS = sorted({"affinities", "neighbors", *mmphate_gpu._MODULES, *mmphate_gpu._HOMES.values()})
-COMMANDS = ("demo", "embed", "analyze", "plan", "plot", "config")
+COMMANDS = ("demo", "embed", "analyze", "plan", "plot", "report", "view", "export", "config")
 CLI = text(DOCS / "api" / "cli.md")
 
 

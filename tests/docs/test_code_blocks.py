@@ -43,7 +43,8 @@ def test_python_blocks_run(page):
 
 
 @pytest.mark.parametrize("page", COMMANDS, ids=name)
-def test_commands_run(page, capsys):
+def test_commands_run(page, capsys, monkeypatch):
+    monkeypatch.setattr("mmphate_gpu.cli.view.show", lambda path: None)  # opens no browser
     trace = np.random.default_rng(0).normal(size=(6, 6, 3, 5)).cumsum(0)
     np.save("trace.npy", trace)
     np.savez("trace.npz", data=trace)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,15 @@ def results(embedding: Embedding) -> None:
     embedding.save("embedding.npz", overwrite=True)
     assert_type(Embedding.load("embedding.npz"), Embedding)
     assert_type(plots.panels(embedding, path="panels.png"), Figure)
+    columns = {"layer": ("unit", np.array(["a", "b"])), "class": np.zeros(4)}
+    assert_type(plots.interactive(embedding, "x.html", columns=columns, title="A run", max_nodes=1000), Path)
+    assert_type(plots.trajectories(embedding, ["a", "b"], through="both", epochs=[0, 9]), Figure)
+    assert_type(plots.grid({"ours": embedding, "other": coordinates}, ["epoch"], align=False), Figure)
     assert_type(plots.entropy(embedding), Figure)
+    assert_type(plots.animate(embedding, "rotation", "film.mp4", color_by="unit", fps=25, seconds=6), Path)
+    op = MMPHATE()
+    assert_type(plots.affinity_blocks(op, unit=1, path="blocks.png"), Figure)
+    assert_type(plots.spectrum(op, figsize=(3.35, 5)), Figure)
     curves = analysis.entropy(embedding)
     assert_type(plots.entropy_curves(curves, phases=analysis.phases(curves), metrics={"loss": [1.0, 0.5]}), Figure)
     assert_type(plots.heatmap(curves, field="values", figsize=(3.35, 2.4)), Figure)
