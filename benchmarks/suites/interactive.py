@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from benchmarks.measure import records
 from benchmarks.measure.chromium import chromium, why_no_chromium
 from benchmarks.measure.conditions import conditions
 from benchmarks.measure.rows import OURS, Row, timing
+from benchmarks.measure.tables import bytes_text, markdown_table
 from benchmarks.measure.tasks import REFUSAL, task_options
 from mmphate_gpu.interactive import page
 from mmphate_gpu.slices import SliceLayout
 
+Stages = dict[str, Row]
 NAME = "interactive"
 SIZE, SIZE_QUICK = (127, 128, 30), (12, 10, 30)
 WINDOW = (1280, 800)
@@ -174,6 +177,45 @@ def _joined(whole: Row, stage: str, repeats: list[dict[str, Any]]) -> Row:
     return replace(whole, stage=stage, statistics=numbers, settings=settings, **frames, **times)
 
 
+def table(rows: list[Row]) -> str:
+    """The table of docs/decisions.md: a column for each sort of nodes."""
+    columns = [{row.stage: row for row in rows if row.settings["nodes"] == nodes} for nodes in ("walk", "noise")]
+    lines = [(name, *(text(column) for column in columns)) for name, text in LINES.items()]
+    return markdown_table(("", "random walk in time", "noise"), lines)
+
+
+def _moving(stage: str) -> Callable[[Stages], str]:
+    """Frames a second with the share of the dots, and the CPU time of a frame."""
+    return lambda rows: (
+        f"{rows[stage].rate:.0f} ({rows[stage].statistics['share_drawn']:.1%}), "
+        f"{rows[stage].statistics['cpu_seconds']:.3f} s"
+    )
+
+
+def _seconds(stage: str, digits: int = 1) -> Callable[[Stages], str]:
+    return lambda rows: f"{rows[stage].seconds:.{digits}f}"
+
+
+LINES: dict[str, Callable[[Stages], str]] = {
+    "bytes of the page": lambda rows: f"{rows['write'].statistics['page_bytes']:,}",
+    "seconds to write it in Python": _seconds("write"),
+    "seconds to the first picture, with the share of the dots": lambda rows: (
+        f"{rows['first picture'].seconds:.1f} ({rows['first picture'].statistics['share_drawn']:.1%})"
+    ),
+    "seconds until all dots are drawn": _seconds("all dots"),
+    "seconds to draw all dots again": _seconds("still", 2),
+    "frames a second while it turns, with the share of the dots, and the CPU time of a frame": _moving("turning"),
+    "the same while it plays": _moving("playing"),
+    "seconds until the node under the pointer is named: the first after a turn, and the next": lambda rows: (
+        f"{rows['hover after a turn'].seconds:.3f}, {rows['hover'].seconds:.4f}"
+    ),
+    "memory of the page, and of the drawing process": lambda rows: ", ".join(
+        bytes_text(int(rows["hover"].statistics[f"{name}_process_bytes"])) for name in ("page", "gpu")
+    ),
+    "load of the machine": lambda rows: f"{rows['hover'].statistics['load']:.1f}",
+}
+
+
 def main() -> int:
     options = task_options().parse_args()
     if reason := why_no_chromium():
@@ -187,6 +229,8 @@ def main() -> int:
     for row in rows:
         rate = f", {row.rate:.1f} frames a second" if row.rate else ""
         print(f"{row.settings['nodes']}, {row.stage}: {row.seconds:.4f} s{rate}; {row.statistics}")
+    if not options.quick and not options.names:
+        print(table(rows))
     return int(any(row.statistics.get("page_bytes", 0) > MOST_BYTES for row in rows))
 
 

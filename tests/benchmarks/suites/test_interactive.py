@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.measure import chromium, records
-from benchmarks.measure.rows import Row
+from benchmarks.measure.rows import OURS, Row
 from benchmarks.suites import interactive
 from mmphate_gpu.slices import SliceLayout
 
@@ -54,6 +54,12 @@ def test_medians_are_written_and_a_page_that_is_too_large_is_a_missed_goal(
     assert (still.seconds, still.rate, still.unit, still.settings["browser"]) == (0.2, 5.0, "frames", "Chromium 1")
     assert (hover.seconds, hover.rate, hover.statistics) == (0.2, None, {"page_process_bytes": 7})
     assert "walk, still: 0.2000 s, 5.0 frames a second" in capsys.readouterr().out
+
+
+def test_the_table_of_the_decisions_has_the_committed_rows():
+    rows = [row for path in records.RESULTS.glob("interactive-*.jsonl") for row in records.read(path)]
+    text = (records.ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    assert interactive.table([row for row in rows if row.by == OURS]) in text
 
 
 def test_without_a_browser_nothing_is_measured(monkeypatch, capsys):
