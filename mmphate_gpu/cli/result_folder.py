@@ -324,8 +324,16 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
         "stages": stages,
         "versions": {"python": platform.python_version(), "mmphate-gpu": __version__}
         | {package: version_of(package) for package in LIBRARIES},
+        **_recorded(trace),
         **more,
     }
+
+
+def _recorded(trace: Trace) -> dict[str, Any]:
+    """What the trace says of its epochs and units, by which pages color the picture."""
+    metrics = {"metrics": {name: values.tolist() for name, values in trace.metrics.items()}}
+    layers = {} if trace.unit_layer is None else {"unit_layer": [str(layer) for layer in trace.unit_layer]}
+    return (metrics if trace.metrics else {}) | layers
 
 
 def parameters(op: MMPHATE) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import webbrowser
 from pathlib import Path
 
 from .pictures import add
+from .report.colorings import colorings
 from .result_folder import INTERACTIVE, check_listed, checked_report, read_embeddings
 
 # A graphical browser takes over the address and ends within this time, or stays; nobody waits for it longer.
@@ -37,7 +38,11 @@ def write_picture(folder: Path) -> Path:
         from ..interactive import page
 
         text = page(
-            embedding.coordinates, embedding.layout, most_active=embedding.most_active, title=folder.resolve().name
+            embedding.coordinates,
+            embedding.layout,
+            most_active=embedding.most_active,
+            columns=colorings(report or {}, embedding),
+            title=folder.resolve().name,
         )
         (drawn / INTERACTIVE).write_text(text, encoding="utf-8")
 

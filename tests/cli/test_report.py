@@ -62,7 +62,7 @@ def test_the_first_sentence_has_the_numbers_that_matter(results):
     text = report("run").text
     assert "160 nodes (8 epochs × 4 time steps × 5 units)" in text
     assert f"t = {embedding.t}" in text and f"a stress of {embedding.stress:.3f}" in text
-    edit("run/report.json", test_accuracy=[0.1, 0.9183], seconds=41.83)
+    edit("run/report.json", metrics={"test_accuracy": [0.1, 0.9183]}, seconds=41.83)
     text = report("run").text
     assert "The run took 41.8 s." in text and "test_accuracy ends at 91.8%." in text
 
@@ -84,14 +84,19 @@ def test_the_frame_holds_the_interactive_page_of_this_embedding(results):
     assert [frame["srcdoc"] for frame in report("run").all("iframe")] == [wanted]
 
 
-def test_the_picture_is_colored_by_metrics_and_communities(results):
+def test_the_picture_is_colored_by_metrics_layers_and_communities(results):
     embedding = Embedding.load("run/embedding.npz")
     loss = np.linspace(2, 1, 8).tolist()
-    edit("run/report.json", train_loss=loss, short=loss[:3], other=["a"] * 8)
+    layers = ["first", "first", "second", "second", "second"]
+    metrics = {"train_loss": loss, "late": [None, *loss[1:]], "short": loss[:3], "other": ["a"] * 8}
+    edit("run/report.json", metrics=metrics, unit_layer=layers)
     content = json.loads(Path("measured/analysis.json").read_text())
     content["analyses"]["unit_communities"] = {"community": [[0, 1, 0, 1, 2]]}
     edit("measured/analysis.json", **content)
-    columns = {"train loss": ("epoch", loss), "community": ("unit", ["0", "1", "0", "1", "2"])}
+    columns = {
+        "train_loss": ("epoch", loss), "late": ("epoch", [np.nan, *loss[1:]]), "layer": ("unit", layers),
+        "community": ("unit", ["0", "1", "0", "1", "2"]),
+    }  # fmt: skip
     (frame,) = report("run", "--analysis", "measured").all("iframe")
     assert frame["srcdoc"] == interactive.page(
         embedding.coordinates, embedding.layout, most_active=embedding.most_active, columns=columns

@@ -8,17 +8,21 @@ import subprocess
 import sys
 import webbrowser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from mmphate_gpu import Embedding, interactive
+from mmphate_gpu import Embedding, as_trace, interactive, save_trace
 from mmphate_gpu.cli import main, view
 
 
-def page_of(path: str, title: str) -> str:
+def page_of(path: str, title: str, columns: Any = None) -> str:
     embedding = Embedding.load(path)
-    return interactive.page(embedding.coordinates, embedding.layout, most_active=embedding.most_active, title=title)
+    return interactive.page(
+        embedding.coordinates, embedding.layout, most_active=embedding.most_active, columns=columns, title=title
+    )
 
 
 @pytest.fixture
@@ -38,6 +42,16 @@ def display(no_display, monkeypatch):
 
 
 # ---------------------------------------------------------------- the picture
+
+
+def test_a_recording_is_colored_by_its_metrics_and_layers(here, no_display):
+    loss, layers = np.array([3, 2.5, np.nan, 2, 1.5, 1]), np.array(["first", "second", "second"])
+    data = torch.from_numpy(np.load("trace.npy"))
+    save_trace("trace.npz", as_trace(data, metrics={"loss": loss}, unit_layer=layers))
+    assert main(["embed", "trace.npz", "--out", "run", "--device", "cpu", "--no-plots"]) == 0
+    assert main(["view", "run", "--no-open"]) == 0
+    columns = {"loss": ("epoch", loss), "layer": ("unit", layers)}
+    assert Path("run/picture.html").read_text(encoding="utf-8") == page_of("run/embedding.npz", "run", columns)
 
 
 def test_the_picture_is_in_the_folder_and_may_be_replaced(results, capsys):

@@ -12,6 +12,7 @@ from ...embedding import Embedding
 from ...plots.canvas import DPI
 from ..pictures import reason
 from ..result_folder import ENTROPY, PICTURES
+from .colorings import Columns, colorings
 from .html import Html, join, paragraph, tag
 from .run import Run, picture
 from .summary import stress_words
@@ -36,7 +37,7 @@ def image(content: bytes | str, alt: str, caption: str | None = None) -> Html:
 
 def interactive_section(run: Run) -> Html:
     """The embedding with most components in a frame, with buttons for the others."""
-    columns = colorings(run)
+    columns = columns_of(run)
     pages = {each.n_components: interactive_page(each, columns) for each in run.embeddings.values()}
     if not pages:
         return paragraph("This folder holds no embedding. A report of the folder of the embedding shows it.")
@@ -48,20 +49,13 @@ def interactive_section(run: Run) -> Html:
     return join([switch, *frames, printed])
 
 
-def colorings(run: Run) -> dict[str, tuple[str, list[Any]]]:
-    """What the picture can be colored by besides the axes: the metrics of the epochs, and the communities of the units.
-
-    Only `demo` has metrics in its report.
-    """
+def columns_of(run: Run) -> Columns:
+    """What the picture can be colored by besides the axes: metrics, layers, and the communities of the units."""
     if run.embedding is None:
         return {}
-    n_epochs, _, n_units = run.embedding.layout.shape
-    series = {key: numbers(value) for key, value in run.values.items() if key.isidentifier()}
-    columns: dict[str, tuple[str, list[Any]]] = {
-        key.replace("_", " "): ("epoch", values) for key, values in series.items() if len(values) == n_epochs
-    }
+    columns = colorings(run.values, run.embedding)
     communities = numbers(run.result("unit_communities").get("community"))
-    if len(communities) == n_units:
+    if len(communities) == run.embedding.layout.n_units:
         columns["community"] = "unit", [f"{community:g}" for community in communities]
     return columns
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..analyses import ANALYSES
+from .colorings import metrics_of
 from .html import Html, bullets, join, name, paragraph, tag
 from .run import Run
 from .values import count, mapping, number, numbers, seconds_text, texts
@@ -46,9 +47,9 @@ def _numbers(run: Run) -> Iterator[str]:
 
 
 def _accuracies(run: Run) -> list[tuple[str, float]]:
-    """The last value of each accuracy in the report, which only `demo` writes."""
-    values = {key: numbers(value) for key, value in run.values.items() if key.endswith("accuracy")}
-    return [(key, series[-1]) for key, series in values.items() if series and 0 <= series[-1] <= 1]
+    """The last value of each metric whose name ends in "accuracy"."""
+    values = {name: series for name, series in metrics_of(run.values).items() if name.endswith("accuracy")}
+    return [(name, series[-1]) for name, series in values.items() if series and 0 <= series[-1] <= 1]
 
 
 def stress_words(stress: float) -> str:
