@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 
-# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators have no glyph, and a
-# file in UTF-8 cannot hold all of them.
+# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators have no glyph. Files
+# in UTF-8 and .svg files cannot hold all of them.
 INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
 
 
-def shown(text: str) -> str:
-    """``text`` with its characters that have no glyph written out, such as ``\\x00``."""
+def shown(text: str, more: str = "") -> str:
+    """``text`` with its characters that have no glyph, and those in ``more``, written out, such as ``\\x00``."""
     return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in INVISIBLE else character
-        for character in text
+        character.encode("unicode_escape").decode() if _hidden(character, more) else character for character in text
     )
+
+
+def _hidden(character: str, more: str) -> bool:
+    return unicodedata.category(character) in INVISIBLE or character in more
 
 
 def texts(labels: np.ndarray) -> list[str]:  # (n,)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..interactive.labels import shown
+
 if TYPE_CHECKING:
     from ..analysis import Entropy
 
-# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators. They have no glyph,
-# and some of them are not allowed in an .svg file.
-INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
 # Names of entropies by what they are over.
 ENTROPIES = {"units": "Intra-step entropy", "timesteps": "Inter-step entropy"}
 BYTE_ORDER_MARK = "\ufeff"  # matplotlib cannot write it into a .pdf
@@ -67,7 +65,7 @@ def _plain(labels: np.ndarray, width: int) -> list[str]:
     if labels.dtype.kind == "m":
         unit = np.datetime_data(labels.dtype)[0]
         return ["NaT" if np.isnat(label) else f"{label.astype(int)} {unit}" for label in labels]
-    return [_visible(str(label)) for label in labels]
+    return [shown(str(label), BYTE_ORDER_MARK + TURNING) for label in labels]
 
 
 def _decimals(numbers: np.ndarray, width: int) -> list[str]:
@@ -98,16 +96,6 @@ def _dates(labels: np.ndarray, width: int) -> list[str]:
             options.append([time for _, _, time in parts])
     fitting = [option for option in options if max(map(len, option)) <= width and len(set(option)) == len(set(dates))]
     return fitting[0] if fitting else options[-1]
-
-
-def _visible(name: str) -> str:
-    return "".join(
-        character.encode("unicode_escape").decode() if _is_invisible(character) else character for character in name
-    )
-
-
-def _is_invisible(character: str) -> bool:
-    return unicodedata.category(character) in INVISIBLE or character in BYTE_ORDER_MARK + TURNING
 
 
 def _around(name: str, width: int, start: int) -> str:
