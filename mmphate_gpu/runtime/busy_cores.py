@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +24,12 @@ import torch
 
 # Variables of GNU OpenMP with which users choose how threads wait. Their choice stays.
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-PERIOD = 0.1  # seconds between two readings; one takes 0.1 ms with six threads
-# Cores are busy if a thread of this process waited for one during more than this share of a period. The share is below
-# 0.05 on a quiet machine, and above 0.35 beside a process that computes.
+PERIOD = 0.1  # seconds between two readings
+# The cores are free again after a quiet period that is longer. Otherwise the state flips: a thread that sleeps often is
+# delayed less, now and then by less than the share below.
+QUIET_PERIOD = 1.0
+# Cores are busy if a thread of this process waited for one during more than this share of a period. Measured on two
+# cores: at most 0.14 on a quiet machine, and mostly 0.3 to 0.55 beside a process that computes.
 DELAYED = 0.2
 TASKS = Path("/proc/self/task")
 
@@ -64,11 +67,11 @@ def _libraries() -> tuple[str, ...]:
     return ()
 
 
-def _started(work: object, *arguments: object) -> threading.Thread | None:
+def _started(work: Callable[..., object], *arguments: object) -> threading.Thread | None:
     thread = threading.Thread(target=work, args=arguments, name="busy cores", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # a limit on threads is reached: the computation runs as if nobody watched
+    except RuntimeError:  # a limit on threads is reached, and the computation runs without a watch
         return None
     return thread
 
@@ -122,7 +125,7 @@ def cores_are_busy(before: Reading, now: Reading) -> bool:
 def _wait_until(busy: bool, done: threading.Event) -> bool:
     """Wait until the cores are ``busy``, or are not; False if the computation is done before."""
     before = reading()
-    while not done.wait(PERIOD):
+    while not done.wait(PERIOD if busy else QUIET_PERIOD):
         now = reading()
         if cores_are_busy(before, now) == busy:
             return True
