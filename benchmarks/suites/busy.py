@@ -2,8 +2,8 @@
 
 `python -m benchmarks.suites.busy` fits each case alone and beside busy loops, up to one loop for each core, and writes
 the rows. `... busy CASE N` does so for one case beside N loops. The ways to wait take turns. Each fit has a process of
-its own, which has fitted the walk before. The goal: beside one loop for each core, a fit takes at most 2.5 times as long
-as alone. It needs a machine without other work, so `run.py` leaves it out.
+its own, which has fitted the walk before. The goal: beside one loop for each core, a fit takes at most 2.5 times as
+long as alone. It needs a machine without other work, so `run.py` leaves it out.
 """
 
 from __future__ import annotations
