@@ -22,7 +22,6 @@ from .pipeline import Run
 from .planning.fit import run_within_memory
 from .planning.plan import check_least
 from .runtime.arrays import array_library, to_library
-from .runtime.busy_cores import sharing_cores
 from .runtime.devices import resolve_device
 from .runtime.isolation import isolated
 from .runtime.memory import available_bytes
@@ -213,7 +212,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         free_bytes = available_bytes(device) + stages.held_bytes(without=tuple(getattr(self, "_results", {}).values()))
         check_least(trace, params, device, free_bytes)
         self._stages, self._stages_key = stages, key  # the next fit reuses finished stages even if this one fails
-        with progress_callback(self.verbose, self.callback) as callback, sharing_cores(device):
+        with progress_callback(self.verbose, self.callback) as callback:
             run = run_within_memory(trace, params, stages, callback, free_bytes)
         signs = run.diagnosis.by_stage()
         reports = [report.asdict() | signs.get(report.stage, {}) for report in stages.reports]

@@ -103,6 +103,10 @@ def test_an_idle_team_lets_waiting_threads_sleep_until_its_thread_ends(two_threa
     assert sleeps_of_a_pool() > 100
     done.set()
     holder.join()
+    until = time.monotonic() + 30
+    while len(os.listdir(busy_cores.TASKS)) > n_tasks and time.monotonic() < until:
+        time.sleep(0.01)  # the kernel takes the threads of the team off its list a little later
+    assert len(os.listdir(busy_cores.TASKS)) == n_tasks
 
 
 @on_linux
