@@ -41,10 +41,10 @@ def sharing_cores(device: torch.device) -> Iterator[None]:
     Only on Linux, with GNU OpenMP, on the CPU and with several threads; elsewhere it does nothing. The waits of all
     GNU OpenMP threads of the process change, and change back at the end.
     """
-    libraries = _libraries() if device.type == "cpu" and torch.get_num_threads() > 1 else ()
+    several, chosen = torch.get_num_threads() > 1, any(name in os.environ for name in CHOICES)
     done, watch = threading.Event(), None
-    if libraries and not any(name in os.environ for name in CHOICES):
-        watch = _started(_watch, done, libraries, max(2, n_cores() - torch.get_num_threads() + 2))
+    if device.type == "cpu" and several and not chosen and _gnu_openmp():
+        watch = _started(_watch, done, max(2, n_cores() - torch.get_num_threads() + 2))
     try:
         yield
     finally:
@@ -59,12 +59,13 @@ def n_cores() -> int:
 
 
 @functools.cache
-def _libraries() -> tuple[str, ...]:
-    """Where the process has loaded GNU OpenMP from; several paths if torch has a copy of its own."""
-    with suppress(OSError):
-        lines = Path("/proc/self/maps").read_text().splitlines()
-        return tuple(sorted({line.split()[-1] for line in lines if "/libgomp" in line}))
-    return ()
+def _gnu_openmp() -> ctypes.CDLL | None:
+    """A library of torch that finds the functions of GNU OpenMP; None if torch uses another one, and outside Linux."""
+    if not TASKS.exists():
+        return None
+    library = ctypes.CDLL(torch._C.__file__)
+    # The OpenMP of LLVM and of Intel has this function too, but waits in its own way.
+    return library if hasattr(library, "GOMP_parallel") and not hasattr(library, "__kmpc_fork_call") else None
 
 
 def _started(work: Callable[..., object], *arguments: object) -> threading.Thread | None:
@@ -76,25 +77,25 @@ def _started(work: Callable[..., object], *arguments: object) -> threading.Threa
     return thread
 
 
-def _watch(done: threading.Event, libraries: tuple[str, ...], n_threads: int) -> None:
+def _watch(done: threading.Event, n_threads: int) -> None:
     while _wait_until(True, done):
         # An idle team belongs to the thread that made it, and ends with it.
-        held = _started(_hold_team, done, libraries, n_threads)
+        held = _started(_hold_team, done, n_threads)
         if held is None:
             return
         held.join()
 
 
-def _hold_team(done: threading.Event, libraries: tuple[str, ...], n_threads: int) -> None:
-    for library in libraries:
-        add_idle_team(library, n_threads)
+def _hold_team(done: threading.Event, n_threads: int) -> None:
+    add_idle_team(n_threads)
     _wait_until(False, done)
 
 
-def add_idle_team(library: str, n_threads: int) -> None:
+def add_idle_team(n_threads: int) -> None:
     """Start ``n_threads - 1`` threads that sleep in the pool of the calling thread, until that thread ends."""
-    nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # free(NULL) has no effect
-    ctypes.CDLL(library).GOMP_parallel(nothing, None, ctypes.c_uint(n_threads), ctypes.c_uint(0))
+    if openmp := _gnu_openmp():
+        nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # free(NULL) has no effect
+        openmp.GOMP_parallel(nothing, None, ctypes.c_uint(n_threads), ctypes.c_uint(0))
 
 
 class Reading(NamedTuple):

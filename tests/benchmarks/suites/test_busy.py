@@ -66,8 +66,8 @@ def test_a_fit_without_the_watch_is_measured(monkeypatch):
     from mmphate_gpu.runtime import busy_cores
 
     monkeypatch.setattr(busy, "_case", lambda name: busy.CASES["walk-small"])
-    monkeypatch.setattr(busy_cores, "_libraries", busy_cores._libraries)  # it is restored
+    monkeypatch.setattr(busy_cores, "_gnu_openmp", busy_cores._gnu_openmp)  # it is restored
     row = busy.fit(busy.WALK, busy.SPINS)
-    assert busy_cores._libraries() == ()
+    assert busy_cores._gnu_openmp() is None
     assert row.seconds > 0
     assert row.n_nodes == 180
