@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 import torch
 
+from .memory_limits import resource_limits
+
 # Variables of GNU OpenMP with which users choose how threads wait. Their choice stays.
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 PERIOD = 0.1  # seconds between two readings
@@ -38,12 +40,11 @@ TASKS = Path("/proc/self/task")
 def sharing_cores(device: torch.device) -> Iterator[None]:
     """Watch, while a computation on ``device`` runs, whether the cores are busy, and let its threads sleep if they are.
 
-    Only on Linux, with GNU OpenMP, on the CPU and with several threads; elsewhere it does nothing. The waits of all
-    GNU OpenMP threads of the process change, and change back at the end.
+    Only on Linux, with GNU OpenMP, on the CPU, with several threads, and without a limit on the address space; elsewhere
+    it does nothing. The waits of all GNU OpenMP threads of the process change, and change back at the end.
     """
-    several, chosen = torch.get_num_threads() > 1, any(name in os.environ for name in CHOICES)
     done, watch = threading.Event(), None
-    if device.type == "cpu" and several and not chosen and _gnu_openmp():
+    if device.type == "cpu" and torch.get_num_threads() > 1 and _gnu_openmp() and _may_add_threads():
         watch = _started(_watch, done, max(2, n_cores() - torch.get_num_threads() + 2))
     try:
         yield
@@ -51,6 +52,14 @@ def sharing_cores(device: torch.device) -> Iterator[None]:
         done.set()
         if watch is not None:
             watch.join()
+
+
+def _may_add_threads() -> bool:
+    """Whether the user has neither chosen how threads wait nor limited the address space.
+
+    More threads take address space, and libgomp ends the process where it cannot start a thread.
+    """
+    return not any(name in os.environ for name in CHOICES) and not any(resource_limits())
 
 
 def n_cores() -> int:

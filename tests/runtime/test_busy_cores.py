@@ -13,6 +13,7 @@ import torch
 import mmphate_gpu as mp
 from mmphate_gpu.runtime import busy_cores
 from mmphate_gpu.runtime.busy_cores import CHOICES, DELAYED, Reading, add_idle_team, cores_are_busy, sharing_cores
+from mmphate_gpu.runtime.memory_limits import Limit
 
 CPU = torch.device("cpu")
 on_linux = pytest.mark.skipif(not busy_cores._gnu_openmp(), reason="needs Linux and GNU OpenMP")
@@ -151,6 +152,15 @@ def test_the_team_ends_when_the_cores_are_free(two_threads, always_busy, monkeyp
 @pytest.mark.parametrize("name", CHOICES)
 def test_the_choice_of_the_user_stays(two_threads, monkeypatch, name):
     monkeypatch.setenv(name, "100")
+    with sharing_cores(CPU):
+        assert not watchers()
+
+
+@on_linux
+def test_no_thread_is_added_under_a_limit_on_the_address_space(two_threads, monkeypatch):
+    with sharing_cores(CPU):
+        assert watchers()
+    monkeypatch.setattr(busy_cores, "resource_limits", lambda: iter([Limit(2**30, "RLIMIT_AS (ulimit -v)", 2**31)]))
     with sharing_cores(CPU):
         assert not watchers()
 
