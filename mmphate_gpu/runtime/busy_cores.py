@@ -40,8 +40,8 @@ TASKS = Path("/proc/self/task")
 def sharing_cores(device: torch.device) -> Iterator[None]:
     """Watch, while a computation on ``device`` runs, whether the cores are busy, and let its threads sleep if they are.
 
-    Only on Linux, with GNU OpenMP, on the CPU, with several threads, and without a limit on the address space; elsewhere
-    it does nothing. The waits of all GNU OpenMP threads of the process change, and change back at the end.
+    Only on Linux, with GNU OpenMP, on the CPU, with several threads, and without a limit on the address space;
+    elsewhere it does nothing. The waits of all GNU OpenMP threads of the process change, and change back at the end.
     """
     done, watch = threading.Event(), None
     if device.type == "cpu" and torch.get_num_threads() > 1 and _gnu_openmp() and _may_add_threads():
