@@ -77,6 +77,8 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     assert_type(drop_in.set_params(t=10), M_PHATE)
     assert_type(drop_in.optimal_t, int)
     assert_type(drop_in.result_, Embedding)
+    assert_type(MMPHATE.stable(n_components=3, random_state=0), MMPHATE)
+    assert_type(M_PHATE.stable(mds="classic"), M_PHATE)
     MMPHATE(n_components="two")  # type: ignore[arg-type]
     MMPHATE(components=2)  # type: ignore[call-arg]
 

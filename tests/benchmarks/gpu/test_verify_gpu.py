@@ -58,7 +58,10 @@ def test_every_suite_has_its_section():
 @pytest.mark.slow
 def test_every_section_runs_on_the_cpu(tmp_path):
     content = verified(tmp_path, "--budget", "1200")
-    assert {file.name.partition("-")[0] for file in tmp_path.glob("*.jsonl")} == set(suites.NAMES) - {"analyses", "recipes"}
+    assert {file.name.partition("-")[0] for file in tmp_path.glob("*.jsonl")} == set(suites.NAMES) - {
+        "analyses",
+        "recipes",
+    }
     assert list(content["sections"]) == list(verify_gpu.SECTIONS)
     status = {name: section["status"] for name, section in content["sections"].items()}
     assert set(status.values()) == {"passed"}
