@@ -77,7 +77,7 @@ class LiveEmbedding:
         Largest number of nodes in a refit. Of a longer recording a refit takes every 2nd, 4th, 8th ... epoch and, if an
         epoch has more than a 20th of it, every k-th time step. `close` takes everything.
     recipe : {"default", "stable"}
-        Other defaults of the options: "stable" has those of `MMPHATE.stable`.
+        Other defaults of the options, apart from the three below: "stable" has those of `MMPHATE.stable`.
     **options
         Parameters of `MMPHATE`. The defaults differ in ``device="cpu"``, ``n_landmark=500`` and ``random_state=0``.
 
@@ -125,7 +125,7 @@ class LiveEmbedding:
         self._max_nodes = int(check_number("max_nodes", max_nodes, low=2, integer=True))
         if max_overhead is not None:
             check_number("max_overhead", max_overhead, low=0, open_low=True)
-        self._options = DEFAULTS | recipe_parameters(recipe) | options
+        self._options = recipe_parameters(recipe) | DEFAULTS | options
         self._out = None if out is None else _made_folder(out)
         _warm_up(self._options)
         self._fit: Fit | None = None

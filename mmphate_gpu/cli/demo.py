@@ -158,7 +158,7 @@ def demo(
     """
     started = time.perf_counter()
     check_number("epochs", epochs, low=1, integer=True)
-    options = {"n_landmark": N_LANDMARK} | recipe_parameters(recipe) | {"random_state": seed, "device": device}
+    options = recipe_parameters(recipe) | {"n_landmark": N_LANDMARK, "random_state": seed, "device": device}
     Params(**options)
     resolve_device(device)
     op = MMPHATE(**options, verbose=verbose)

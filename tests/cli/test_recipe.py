@@ -80,27 +80,37 @@ def small_demo(here, monkeypatch):
 
 
 def test_demo_takes_the_recipe(small_demo):
-    assert ({"n_landmark": 60} | STABLE).items() <= parameters("demo").items()
+    assert (STABLE | {"n_landmark": 60}).items() <= parameters("demo").items()
     with pytest.raises(mp.InputError, match="recipe='steady' is unknown"):
         demo.demo(Path("other"), recipe="steady")
     assert not Path("other").exists()
 
 
-def test_plan_counts_the_landmarks_of_the_recipe(capsys):
-    shape = ["plan", "--shape", "100,20,10,6", "--n-landmark=500", "--device=24 GB card"]
-    for options in (["--landmarks=stratified"], [], ["--recipe=stable"]):
+def typed(name: str) -> str:
+    """The option of the command line for the parameter ``name`` of the recipe."""
+    return f"--{name.replace('_', '-')}={STABLE[name]}"
+
+
+def test_plan_is_that_of_the_parameters(capsys):
+    shape = ["plan", "--shape", "100,20,10,6", "--device=24 GB card"]
+    for options in ([], ["--recipe=stable"], [typed(name) for name in arguments.RUN if name in STABLE]):
         assert main([*shape, *options]) == 0
-    stratified, usual, stable = capsys.readouterr().out.split("100 epochs")[1:]
-    assert (stable == stratified) is (STABLE.get("landmarks") == "stratified") and usual != stratified
+    usual, stable, wanted = capsys.readouterr().out.split("100 epochs")[1:]
+    assert stable == wanted != usual
 
 
-@pytest.mark.parametrize("command", ["embed", "analyze", "plan", "demo"])
+OPTIONS = {"embed": arguments.FIT, "analyze": arguments.FIT, "plan": arguments.RUN, "demo": ()}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
 def test_the_help_tells_what_a_recipe_sets(command, capsys):
-    assert main([command, "--help"]) == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert all(f"{name} {value}" in text for name, value in STABLE.items())
-    assert main([command, "--recipe=stable", "--help"]) == 0
-    assert command == "demo" or "(default stratified)" in capsys.readouterr().out
+    def help_text(*words: str) -> str:
+        assert main([command, *words, "--help"]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert all(f"{name} {value}" in help_text() for name, value in STABLE.items())
+    named = [f"(default {value})" for name, value in STABLE.items() if name in OPTIONS[command]]
+    assert all(default in help_text("--recipe=stable") for default in named)
 
 
 @pytest.mark.parametrize("command", ["embed trace.npy --out new", "plan --shape 3,4,5", "demo --out new", "plot new"])
