@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -35,7 +35,7 @@ class Landmarks:
     @property
     def symmetric_op(self) -> torch.Tensor:  # (L, L) float64
         """`symmetric_form` of the operator, for landmarks that know their ``degrees``."""
-        return symmetric_form(self.landmark_op, self.degrees)
+        return symmetric_form(self.landmark_op, cast(torch.Tensor, self.degrees))
 
     def island_sizes(self) -> torch.Tensor:  # (k,) int64
         """The number of nodes in every connected component, for landmarks that know their ``groups``."""
