@@ -42,16 +42,19 @@ def time_range(
     curves = torch.cat([curve, _resampled(powers, values.cpu(), counts.cpu(), float(largest))])
     errors = knee_errors(curves / curve.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
     knees = 1 + errors.argmin(-1).double()
-    away = N_DEVIATIONS * float((knees[1:] - knees[0]).square().mean().sqrt())
+    away = N_DEVIATIONS * float((knees - knees[0]).square().sum().div(N_RESAMPLED).sqrt())
     near = 1 + torch.nonzero(errors[0] <= errors[0].min() * (1 + NEARLY) + KNEE_TIE).flatten()
     low, high = stride * min(int(near[0]), float(knees[0]) - away), stride * max(int(near[-1]), float(knees[0]) + away)
     return min(t, max(1, round(low))), max(t, min(len(entropy) - 2, round(high)))
 
 
 def _resampled(powers: torch.Tensor, values: torch.Tensor, counts: torch.Tensor, largest: float) -> torch.Tensor:
-    """Entropies (N_RESAMPLED, m) of the ``powers`` (m,), with other numbers of the values above ``largest``."""
+    """Entropies of the ``powers`` (m,) with other numbers of the values above ``largest``: (N_RESAMPLED, m).
+
+    If no value is above, nothing is resampled: (0, m).
+    """
     above = values > largest * (1 + ABOVE_ROUNDING)
-    rates = counts[above].clamp_min(0).expand(N_RESAMPLED, -1)
+    rates = counts[above].clamp_min(0).expand(N_RESAMPLED if bool(above.any()) else 0, -1)
     changes = torch.poisson(rates, generator=seeded_generator(0)) - rates
     logs = powers[:, None] * (values / values.max()).clamp_min(torch.finfo(torch.float64).tiny).log()
     sums = []
