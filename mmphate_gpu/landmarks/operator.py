@@ -49,7 +49,7 @@ def symmetric_form(landmark_op: torch.Tensor, degrees: torch.Tensor) -> torch.Te
     They are the eigenvalues of ``landmark_op``, too.
     """
     root = degrees.sqrt()
-    return root[:, None] * landmark_op / root
+    return (root[:, None] * landmark_op).div_(root)
 
 
 @isolated()

@@ -12,6 +12,7 @@ from mmphate_gpu.diffusion.entropy import leading_singular_values
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.linalg.components import components
 from mmphate_gpu.plots import entropy, spectrum
+from mmphate_gpu.slices import SliceLayout
 
 from .results import assert_legible, axes_of, tick_names
 
@@ -152,7 +153,7 @@ def test_the_label_of_the_time_has_room(t, figsize):
     curve = np.linspace(3, 1, 100)
     assert_legible(entropy(curve, t, figsize=figsize))
     if t > 0:
-        layout = mp.SliceLayout.of_shape(2, 1, 1)
+        layout = SliceLayout.of_shape(2, 1, 1)
         shown = mp.Embedding(np.zeros((2, 2)), layout, entropy=curve, t=t, t_range=(max(1, t - 5), t + 5))
         assert_legible(entropy(shown, figsize=figsize))
 
