@@ -131,5 +131,5 @@ def _write_above(axes: Axes, texts: list[str], t: int) -> None:
         for side, x in (("left", -3), ("right", 3)):
             label.set(text=text, ha=side, x=x)
             box = label.get_window_extent()
-            if axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1:
+            if box.x1 <= axes.bbox.x1 if side == "left" else axes.bbox.x0 <= box.x0:
                 return
