@@ -42,8 +42,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Neighbors that set the bandwidth between units of one slice, and between slices of one unit.
     decay : float or None
         Exponent of the intraslice kernel; None links the ``intraslice_knn`` nearest units with weight 1.
-    t : int or "auto"
-        Diffusion time; "auto" takes the knee of the von Neumann entropy.
+    t : int, "auto" or "eigenvalues"
+        Diffusion time; "auto" takes the knee of the von Neumann entropy of the landmark operator's singular values, as
+        published, "eigenvalues" that of its eigenvalues, which depend less on ``random_state``.
     gamma : float in [-1, 1]
         Transform of the diffusion potential: 1 logarithm, -1 none, 0 square root.
     n_landmark : int or None
@@ -91,10 +92,15 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ``normalize``). A warning counts the others.
     t_ : int
         Diffusion time.
+    t_range_ : (int, int) or None
+        The lowest and the highest t that other landmarks of the same nodes could give; None for a ``t`` that is a
+        number.
     stress_ : float
         Kruskal's stress-1 of the landmark distances.
     landmark_op_ : (L, L) float64
         Diffusion operator of the landmarks.
+    landmark_degrees_ : (L,) float64
+        ``landmark_op_`` with rows times these numbers is symmetric.
     transitions_ : (N', L) sparse
         Transitions from the nodes of the graph to landmarks.
     clusters_ : (N',) int64
@@ -103,6 +109,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     bandwidth_ : float
         The interslice bandwidth.
     von_neumann_entropy_ : (t_max,) float64
+        Of the values that ``t`` names.
     diff_potential_ : (L, L) float64
     n_landmark_ : int
         L, the number of landmarks after empty clusters are dropped.
@@ -135,6 +142,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     embedding_: Any
     t_: int
+    t_range_: tuple[int, int] | None
     stress_: float
     n_landmark_: int
     affinity_: AffinityOperator
@@ -269,6 +277,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return {**super().__getstate__(), "_stages": None, "callback": None}
 
     landmark_op_ = property(lambda self: self._copy_of("landmark_op_"))
+    landmark_degrees_ = property(lambda self: self._copy_of("landmark_degrees_"))
     transitions_ = property(lambda self: self._copy_of("transitions_"))
     clusters_ = property(lambda self: self._copy_of("clusters_"))
     von_neumann_entropy_ = property(lambda self: self._copy_of("von_neumann_entropy_"))
@@ -311,6 +320,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "result_": _embedding(trace, run),
             "embedding_": like_input(X, trace, run.coordinates),
             "t_": run.t,
+            "t_range_": run.t_range,
             "stress_": run.mds.stress,
             "n_landmark_": len(landmarks.landmark_op),
             "affinity_": run.affinity.operator,
@@ -318,6 +328,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "n_features_in_": trace.n_samples,
             "_results": {
                 "landmark_op_": landmarks.landmark_op,
+                "landmark_degrees_": landmarks.degrees,
                 "transitions_": landmarks.transitions,
                 "clusters_": landmarks.clusters,
                 "von_neumann_entropy_": run.entropy,
@@ -359,6 +370,7 @@ def _embedding(trace: Trace, run: Run) -> Embedding:
         most_active=most_active_class(trace),
         entropy=run.entropy.clone().cpu().numpy(),
         t=run.t,
+        t_range=run.t_range,
         stress=run.mds.stress,
     )
 

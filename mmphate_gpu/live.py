@@ -227,6 +227,7 @@ class LiveEmbedding:
             "snapshots_at_refit": fit.n_snapshots,
             "shown": dict(sizes),
             "t": fit.op.t_,
+            "t_range": fit.op.t_range_,
             "stress": fit.op.stress_,
             "seconds": round(self.seconds, 3),
             "ended": self._is_closed,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 STORAGES = ("auto", "sparse", "tiles", "lazy")
 KNN_BACKENDS = ("auto", "torch", "keops", "pynndescent")
 LANDMARKS = ("spectral", "stratified")
+TIMES = ("auto", "eigenvalues")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
 
@@ -189,7 +190,7 @@ class Params:
         if self.decay is not None:
             check_number("decay", self.decay, low=0, open_low=True)
         if isinstance(self.t, str):
-            check_choice("t", self.t, ("auto",))
+            check_choice("t", self.t, TIMES)
         else:
             check_steps(self.t)
         check_number("gamma", self.gamma, low=-1, high=1)
@@ -206,6 +207,11 @@ class Params:
     def of(self, stage: str) -> dict[str, Any]:
         """The parameters that ``stage`` reads, by name."""
         return {name: getattr(self, name) for name in STAGE_PARAMETERS[stage]}
+
+    @property
+    def chooses_t(self) -> bool:
+        """Whether t is the knee of an entropy, and not a number."""
+        return isinstance(self.t, str)
 
     def most_landmarks(self, n_nodes: int) -> int:
         """The largest number of landmarks of a run over ``n_nodes`` nodes. Without landmarks it is ``n_nodes``."""

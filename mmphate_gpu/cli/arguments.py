@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError
-from ..params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, RECIPES, STORAGES, recipe_parameters
+from ..params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, RECIPES, STORAGES, TIMES, recipe_parameters
 
 PROGRAM = "mmphate-gpu"  # also in report.json: --force replaces only folders with such a report
 
@@ -57,7 +57,7 @@ def _recipes() -> str:
 
 
 COUNT_OR_NONE = _type(int, "a whole number or none", none=None)
-STEPS_OR_AUTO = _type(int, "a whole number or auto", auto="auto")
+STEPS_OR_NAME = _type(int, "a whole number, auto or eigenvalues", **{name: name for name in TIMES})
 OPTIONS: dict[str, dict[str, Any]] = {
     "recipe": {
         "metavar": "NAME",
@@ -70,7 +70,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "n_landmark": _option("number of landmarks, or none to diffuse over all nodes", 4000, COUNT_OR_NONE, "N"),
     "n_svd": _number("singular vectors for spectral landmarks", 100),
     "storage": _choice("how the affinity is stored", STORAGES, "auto"),
-    "t": _option("steps of diffusion, or auto for the knee of the entropy", "auto", STEPS_OR_AUTO, "T"),
+    "t": _option("steps of diffusion, or auto or eigenvalues for the knee of an entropy", "auto", STEPS_OR_NAME, "T"),
     "mds_solver": _choice("how the landmarks are placed", MDS_SOLVERS, "smacof"),
     "device": _option("where to compute: auto, cpu, cuda, cuda:1, ...", "auto"),
     "gamma": _option("shape of the diffusion potential, from -1 to 1", 0.0, _type(float, "a number"), "G"),

@@ -151,7 +151,7 @@ def _embed(args: argparse.Namespace) -> int:
     if not args.no_plots:
         draw_results(out, results)
     size, seconds = f"{embedding.n_nodes:,} nodes", f"{results.report['seconds']:.1f} s"
-    print(f"{out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
+    print(f"{out}: {size} embedded in {seconds}, t = {embedding.t_text}, stress = {embedding.stress:.4f}")
     return DONE
 
 

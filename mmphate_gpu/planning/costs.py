@@ -285,6 +285,7 @@ class Costs:
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
         # First `isfinite` of the whole matrix: absolute values and two flags. Then the component, copied if smaller.
         peak = max((1 + 2 * FLAG) * self.square, (n < self.L) * self.main_square + work) + self._retained()
+        peak += (self.p.t == "eigenvalues") * self.square  # the symmetric form
         return _stage("entropy", (self.p.t_max,), 0, peak, operations)
 
     def _potential(self) -> StagePlan:
@@ -292,7 +293,7 @@ class Costs:
 
         Where the main component is the whole matrix, that is the first power. Afterwards: the power and its root.
         """
-        powers = AUTO_POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
+        powers = AUTO_POWERS if self.p.chooses_t else most_powers(int(self.p.t))
         work = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square
         peak = max(work, 2 * self.square) + self._retained()
         return _stage("potential", (self.L, self.L), self.square, peak, 8 * float(self.main) ** 3)

@@ -62,6 +62,7 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     op = MMPHATE(n_components=3, interslice_knn=30, t="auto", n_landmark=None, random_state=0, device="cpu")
     assert_type(op.fit(array), MMPHATE)
     assert_type(op.t_, int)
+    assert_type(op.t_range_, tuple[int, int] | None)
     assert_type(op.stress_, float)
     assert_type(op.n_landmark_, int)
     assert_type(op.bandwidth_, float)
