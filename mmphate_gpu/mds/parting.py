@@ -31,7 +31,9 @@ def parted(distances: torch.Tensor, points: torch.Tensor) -> torch.Tensor | None
     step = (wanted / (4 * len(points))).clamp_min(WANTED * largest).masked_fill_(wanted == torch.inf, 0)
     if not bool(step.any()):
         return None
-    return points.index_add(0, crowded, step[:, None] * _directions(*points.shape, points.device)[crowded])
+    return points.index_add(
+        0, crowded, step[:, None] * _directions(len(points), points.shape[1], points.device)[crowded]
+    )
 
 
 def _crowded(points: torch.Tensor, together: float) -> torch.Tensor:  # (L, C) -> (k,) int64

@@ -19,7 +19,7 @@ COINCIDENT = {torch.float64: 1e-8, torch.float32: 1e-6}
 PARTINGS = 5
 # Fewer landmarks take plain sweeps first, until one lowers the stress by less than this share: among few points a long
 # step may leap into the basin of a higher minimum.
-PLAIN_EPS = 1e-5
+PLAIN_BELOW, PLAIN_EPS = 256, 1e-5
 # With at least this many landmarks most sweeps are in float32, which has half of the bytes and twice the lanes.
 ROUGH_FROM = 256
 
@@ -73,26 +73,19 @@ def smacof(
 
 
 def _descended(distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep) -> Descent:
-    """First plain sweeps for few landmarks, and sweeps in float32 for many; then the others."""
-    if len(distances) < ROUGH_FROM:
-        first = _run(PlainRun(distances, points, max_iter, max(eps, PLAIN_EPS), sweep))
-    elif max_iter < 4 or not bool(distances.any()):
-        return _run(SmacofRun(distances, points, max_iter, eps, sweep))
+    """First plain sweeps for few landmarks, or sweeps in float32 for many; then the others."""
+    if len(distances) < PLAIN_BELOW:
+        first = run_to_end(PlainRun(distances, points, max_iter, max(eps, PLAIN_EPS), sweep))
+    elif len(distances) < ROUGH_FROM or max_iter < 4 or not bool(distances.any()):
+        return run_to_end(SmacofRun(distances, points, max_iter, eps, sweep))
     else:
-        first = rough_descent(distances, points, max_iter - 2, eps, sweep)
+        largest = distances.max()
+        rough = run_to_end(SmacofRun(in_float32(distances), points / largest, max_iter - 2, eps, sweep))
+        first = Descent(rough.coordinates * largest, rough.n_iter)
     if first.n_iter == max_iter:
         return first
-    end = _run(SmacofRun(distances, first.coordinates, max_iter - first.n_iter, eps, sweep))
+    end = run_to_end(SmacofRun(distances, first.coordinates, max_iter - first.n_iter, eps, sweep))
     return Descent(end.coordinates, first.n_iter + end.n_iter)
-
-
-def rough_descent(
-    distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep = one_sweep
-) -> Descent:
-    """A descent in float32, which has half of the bytes and twice the lanes."""
-    largest = float(distances.max())
-    rough = _run(SmacofRun(in_float32(distances), points / largest, max_iter, eps, sweep))
-    return Descent(rough.coordinates * largest, rough.n_iter)
 
 
 def in_float32(distances: torch.Tensor) -> torch.Tensor:
@@ -100,7 +93,7 @@ def in_float32(distances: torch.Tensor) -> torch.Tensor:
     return (distances / distances.max()).float()
 
 
-def _run(run: SmacofRun | PlainRun) -> Descent:
+def run_to_end(run: SmacofRun | PlainRun) -> Descent:
     with torch.inference_mode():  # saves a microsecond in each of about ten torch calls of a sweep
         repeat_until(run.done, run.advance)
     return Descent(run.moved, run.n_iter)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from .classic import classic
-from .smacof import in_float32, one_sweep, rough_descent
+from .smacof import SmacofRun, in_float32, one_sweep, run_to_end
 
 # Dimensions that each further start has more than the one before.
 SURPLUS = 2
@@ -20,7 +20,7 @@ def further_starts(
     distances: torch.Tensor, n_components: int, n_starts: int, generator: torch.Generator | None
 ) -> Iterator[torch.Tensor]:  # (L, C) each
     """Up to ``n_starts`` layouts, from 2, 4, ... surplus dimensions. L points span at most L - 1 dimensions."""
-    for start in range(1, n_starts + 1):
+    for start in range(1, n_starts + 1 if bool(distances.any()) else 1):
         n_dimensions = n_components + SURPLUS * start
         if n_dimensions - SURPLUS >= len(distances) - 1:
             return
@@ -35,12 +35,13 @@ def squeezed(distances: torch.Tensor, wide: torch.Tensor, n_components: int) -> 
     sweep brings the points back to a low stress, so that they end in one of the lower minima of C dimensions. Costs
     about as much as a descent. Deterministic.
     """
-    points, rough = rough_descent(distances, wide, WIDE_SWEEPS, WIDE_EPS).coordinates, in_float32(distances)
-    points = _on_principal_axes(points / distances.max())
+    largest, rough = distances.max(), in_float32(distances)
+    points = run_to_end(SmacofRun(rough, wide / largest, WIDE_SWEEPS, WIDE_EPS)).coordinates
+    points = _on_principal_axes(points)
     for left in torch.linspace(1, 0, SQUEEZES + 1).tolist()[1:]:
         points, _ = one_sweep(rough, points)
         points[:, n_components:] *= left
-    return points[:, :n_components] * distances.max()
+    return points[:, :n_components] * largest
 
 
 def _on_principal_axes(points: torch.Tensor) -> torch.Tensor:  # (L, K), centered
