@@ -16,8 +16,8 @@ def parted(distances: torch.Tensor, points: torch.Tensor) -> torch.Tensor | None
     """``points`` where those on one place stand apart, or None if all coincident points have distance 0.
 
     A sweep cannot part such points, because no direction is known. Here each takes a step in a fixed random direction.
-    The step is short enough that the stress falls if ``points`` are a stationary point: apart from one another, points
-    gain 2 D for each unit, and lose L times its square to the others. O(L log L) time where no points coincide, and
+    At a stationary point the stress of all other pairs changes with the square of a step, L times, and that of these
+    pairs falls by 2 D for each unit. So the step is D / (4 L), or the share 1e-5 if that is more. O(L log L) time where no points coincide, and
     O(k^2) for the k points that others are near. Deterministic. Source: de Leeuw, "Differentiability of Kruskal's
     stress at a local minimum", 1984.
     """
