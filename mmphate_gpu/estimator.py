@@ -59,6 +59,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         SMACOF from the start of classical MDS, classical MDS alone, or nonmetric MDS from the end of SMACOF.
     mds_dist : {"euclidean", "cosine"}
         Distance between the potentials of two landmarks.
+    n_init : int
+        Starts of SMACOF, of which the one that ends with the least stress counts. The first is classical MDS.
     n_pca : int or None
         If there are more samples, they are reduced to this many principal components. None never reduces them, and
         those of a masked trace are not reduced.
@@ -165,6 +167,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         normalize: bool = True,
         mds_solver: str = "smacof",
         mds_dist: str = "euclidean",
+        n_init: int = 2,
         n_pca: int | None = 100,
         n_svd: int = 100,
         thresh: float = 1e-4,
@@ -187,6 +190,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.normalize = normalize
         self.mds_solver = mds_solver
         self.mds_dist = mds_dist
+        self.n_init = n_init
         self.n_pca = n_pca
         self.n_svd = n_svd
         self.thresh = thresh

@@ -27,7 +27,7 @@ STAGE_PARAMETERS = {
     "entropy": ("t_max",),
     "potential": ("t", "gamma"),
     "distances": ("mds_dist",),
-    "mds": ("n_components", "mds_solver", "random_state"),
+    "mds": ("n_components", "mds_solver", "n_init"),
     "interpolate": (),
 }
 
@@ -169,6 +169,7 @@ class Params:
     normalize: bool = True
     mds_solver: str = "smacof"
     mds_dist: str = "euclidean"
+    n_init: int = 2
     n_pca: int | None = 100
     n_svd: int = 100
     thresh: float = 1e-4
@@ -178,7 +179,7 @@ class Params:
     knn_backend: str = "auto"
 
     def __post_init__(self) -> None:
-        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "n_svd": 1}
+        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "n_init": 1, "n_svd": 1}
         for name, low in whole.items():
             check_number(name, getattr(self, name), low=low, integer=True)
         check_t_max(self.t_max)

@@ -15,7 +15,7 @@ from ..params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, RECIPES, STORAGES, TI
 PROGRAM = "mmphate-gpu"  # also in report.json: --force replaces only folders with such a report
 
 # Options of both embed and plan: they decide whether a run fits, and errors about memory name them.
-RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver")
+RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver", "n_init")
 # Options of a fit: those, and what a plan does not need.
 FIT = (*RUN, "device", "gamma", "interslice_knn", "t_max", "knn_backend")
 
@@ -72,6 +72,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "storage": _choice("how the affinity is stored", STORAGES, "auto"),
     "t": _option("steps of diffusion, or auto or eigenvalues for the knee of an entropy", "auto", STEPS_OR_NAME, "T"),
     "mds_solver": _choice("how the landmarks are placed", MDS_SOLVERS, "smacof"),
+    "n_init": _number("starts of smacof, of which the best counts", 2),
     "device": _option("where to compute: auto, cpu, cuda, cuda:1, ...", "auto"),
     "gamma": _option("shape of the diffusion potential, from -1 to 1", 0.0, _type(float, "a number"), "G"),
     "interslice_knn": _number("neighbors that set the bandwidth between slices", 25),

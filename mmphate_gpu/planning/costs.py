@@ -17,6 +17,7 @@ from ..linalg.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
+from ..mds.starts import SURPLUS
 from ..operators.assemble import ENTRY_BYTES, assembled_bytes, entries_at_once
 from ..operators.choose import suits_half
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
@@ -306,8 +307,9 @@ class Costs:
         return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3)
 
     def _mds(self) -> StagePlan:
-        """mds/metric.py: classical MDS, SMACOF from there, nonmetric MDS from there."""
-        L, square, C = self.L, self.square, min(self.p.n_components, self.L)
+        """mds/metric.py: classical MDS, SMACOF from there, further starts one by one, nonmetric MDS from there."""
+        L, square, further = self.L, self.square, 0 if self.p.mds_solver == "classic" else self.p.n_init - 1
+        C = min(self.p.n_components + SURPLUS * further, self.L)  # dimensions of the last start
         # Squared distances, Krylov basis and two of its blocks, projected matrix and eigenvectors.
         width = min(CLASSIC_BLOCKS * (C + 10), L)
         peak = square + 8 * L * (width + 2 * (C + 10)) + 16 * width**2 + self._retained()
@@ -318,7 +320,8 @@ class Costs:
             # Half a square each: pairs, order, groups, values twice, temporaries of the regression.
             squares = 7 if self.cuda or square / 2 >= MAPPED else 11
             peak = max(peak, squares * square + (0 if self.cuda else SCIPY))
-        return _stage("mds", (L, self.p.n_components), 0, peak, SMACOF_SWEEPS * 20.0 * L * L, "float32, float64")
+        operations = (1 + further) * SMACOF_SWEEPS * 20.0 * L * L
+        return _stage("mds", (L, self.p.n_components), 0, peak, operations, "float32, float64")
 
     def _interpolate(self) -> StagePlan:
         """pipeline.py and estimator.py: coordinates and two copies; for `transform` float64 ones and points."""

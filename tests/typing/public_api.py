@@ -215,7 +215,7 @@ def stages(trace: Trace) -> None:
     potential = diffusion_potential(landmarks.landmark_op, optimal_t(landmarks.landmark_op), gamma=0)
     distances = potential_distances(potential)
     assert_type(distances, torch.Tensor)
-    layout = metric_mds(distances, n_components=2, solver="smacof", random_state=0)
+    layout = metric_mds(distances, n_components=2, solver="smacof", n_init=2, random_state=0)
     assert_type(layout, MDSResult)
     assert_type(stress(distances, layout.coordinates), float)
     assert_type(reference.mmphate(np.ones((3, 2, 4)), n_components=2), reference.Result)
