@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .diagnosis import Diagnosis
-from .diffusion.entropy import entropy_of_components
-from .diffusion.knee import knee
+from .diffusion.entropy import EntropyEstimate, entropy_of_components
 from .diffusion.potential import allows_low_rank, collapsed, potential_distances, potential_of_power
 from .diffusion.power import diffuse
 from .errors import InputError
@@ -34,6 +33,7 @@ class Run(NamedTuple):
     landmarks: Landmarks
     entropy: torch.Tensor  # (t_max,)
     t: int
+    t_range: tuple[int, int] | None  # the error bar of a t that the entropy has chosen
     potential: torch.Tensor  # (L, L)
     mds: MDSResult
     coordinates: torch.Tensor  # (N, C); NaN for nodes that are left out of the graph
@@ -57,9 +57,9 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     landmarks = stage("landmarks", _landmarks, affinity, points, trace, **p.of("landmarks"))
     _check_labels(landmarks, p)
     # 9 Diffusion time: the knee of the von Neumann entropy
-    entropy = stage("entropy", entropy_of_components, landmarks.landmark_op, landmarks.groups, **p.of("entropy"))
-    chosen = p.t == "auto"
-    t = knee(entropy) if chosen else int(p.t)
+    estimate = stage("entropy", _entropy, landmarks, symmetric=p.t == "eigenvalues", **p.of("entropy"))
+    chosen = p.chooses_t
+    t = estimate.t if chosen else int(p.t)
     p = replace(p, t=t)
     # 10 Potential of the power: diffusion/power.py, diffusion/potential.py
     potential = stage("potential", _potential, landmarks, **p.of("potential"))
@@ -72,7 +72,8 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     coordinates = stage("interpolate", _coordinates, landmarks, mds, affinity.nodes, trace, **p.of("interpolate"))
     signs = {"t_at_end": chosen and t >= p.t_max - 2, "collapsed": same_potential}
     diagnosis = Diagnosis.of(points, resolution, affinity, landmarks, **signs)
-    return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates, diagnosis)
+    t_range = (estimate.t_low, estimate.t_high) if chosen else None
+    return Run(points, axes, affinity, landmarks, estimate.entropy, t, t_range, potential, mds, coordinates, diagnosis)
 
 
 def _reduced(points: Points, n_pca: int | None) -> tuple[torch.Tensor, PrincipalAxes | None]:
@@ -99,6 +100,11 @@ def _check_labels(landmarks: Landmarks, p: Params) -> None:
             f"landmarks has {n_landmark} different number(s) for the nodes in the graph; accepted: "
             f"at least {p.n_components + 1} for n_components={p.n_components}"
         )
+
+
+def _entropy(landmarks: Landmarks, symmetric: bool, t_max: int) -> EntropyEstimate:
+    operator = landmarks.symmetric_op if symmetric else landmarks.landmark_op
+    return entropy_of_components(operator, landmarks.groups, t_max)
 
 
 def _potential(landmarks: Landmarks, t: int, gamma: float) -> torch.Tensor:  # (L, L)

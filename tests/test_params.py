@@ -83,6 +83,7 @@ GOOD = [
     {"knn_backend": "keops"},
     {"mds_solver": "nonmetric"},
     {"mds_dist": "cosine"},
+    {"n_init": 4},
 ]
 
 
@@ -172,6 +173,7 @@ OUT_OF_RANGE = [
     ("gamma", math.inf, "a number >= -1 and <= 1"),
     ("n_landmark", 1, "an integer >= 2"),
     ("n_pca", 0, "an integer >= 1"),
+    ("n_init", 0, "an integer >= 1"),
     ("n_svd", 0, "an integer >= 1"),
     ("thresh", -1e-9, "a number >= 0 and <= 0.5"),
     ("thresh", 0.6, "a number >= 0 and <= 0.5"),

@@ -30,6 +30,7 @@ def reused(op: MMPHATE) -> list[str]:
         ({}, None),
         ({"n_components": 3}, "mds"),
         ({"mds_solver": "classic"}, "mds"),
+        ({"n_init": 1}, "mds"),
         ({"mds_dist": "cosine"}, "distances"),
         ({"gamma": 1}, "potential"),
         ({"t": 7}, "potential"),

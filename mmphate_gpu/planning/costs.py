@@ -17,6 +17,7 @@ from ..linalg.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
+from ..mds.starts import SURPLUS
 from ..operators.assemble import ENTRY_BYTES, assembled_bytes, entries_at_once
 from ..operators.choose import suits_half
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
@@ -285,6 +286,7 @@ class Costs:
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
         # First `isfinite` of the whole matrix: absolute values and two flags. Then the component, copied if smaller.
         peak = max((1 + 2 * FLAG) * self.square, (n < self.L) * self.main_square + work) + self._retained()
+        peak += (self.p.t == "eigenvalues") * self.square  # the symmetric form
         return _stage("entropy", (self.p.t_max,), 0, peak, operations)
 
     def _potential(self) -> StagePlan:
@@ -292,7 +294,7 @@ class Costs:
 
         Where the main component is the whole matrix, that is the first power. Afterwards: the power and its root.
         """
-        powers = AUTO_POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
+        powers = AUTO_POWERS if self.p.chooses_t else most_powers(int(self.p.t))
         work = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square
         peak = max(work, 2 * self.square) + self._retained()
         return _stage("potential", (self.L, self.L), self.square, peak, 8 * float(self.main) ** 3)
@@ -305,8 +307,9 @@ class Costs:
         return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3)
 
     def _mds(self) -> StagePlan:
-        """mds/metric.py: classical MDS, SMACOF from there, nonmetric MDS from there."""
-        L, square, C = self.L, self.square, min(self.p.n_components, self.L)
+        """mds/metric.py: classical MDS, SMACOF from there, further starts one by one, nonmetric MDS from there."""
+        L, square, further = self.L, self.square, 0 if self.p.mds_solver == "classic" else self.p.n_init - 1
+        C = min(self.p.n_components + SURPLUS * further, self.L)  # dimensions of the last start
         # Squared distances, Krylov basis and two of its blocks, projected matrix and eigenvectors.
         width = min(CLASSIC_BLOCKS * (C + 10), L)
         peak = square + 8 * L * (width + 2 * (C + 10)) + 16 * width**2 + self._retained()
@@ -317,7 +320,8 @@ class Costs:
             # Half a square each: pairs, order, groups, values twice, temporaries of the regression.
             squares = 7 if self.cuda or square / 2 >= MAPPED else 11
             peak = max(peak, squares * square + (0 if self.cuda else SCIPY))
-        return _stage("mds", (L, self.p.n_components), 0, peak, SMACOF_SWEEPS * 20.0 * L * L, "float32, float64")
+        operations = (1 + further) * SMACOF_SWEEPS * 20.0 * L * L
+        return _stage("mds", (L, self.p.n_components), 0, peak, operations, "float32, float64")
 
     def _interpolate(self) -> StagePlan:
         """pipeline.py and estimator.py: coordinates and two copies; for `transform` float64 ones and points."""
