@@ -60,6 +60,10 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         SMACOF from the start of classical MDS, classical MDS alone, or nonmetric MDS from the end of SMACOF.
     mds_dist : {"euclidean", "cosine"}
         Distance between the potentials of two landmarks.
+    islands : {"potential", "states"}
+        Distance between landmarks of different islands. "potential" is ``mds_dist``, which is the same for all islands
+        if ``gamma`` is 0, so that their places are arbitrary. "states" is the distance of the mean states, in the
+        scale of the distances within islands, and islands keep a gap. It changes nothing if the graph is one island.
     n_pca : int or None
         If there are more samples, they are reduced to this many principal components. None never reduces them, and
         those of a masked trace are not reduced.
@@ -94,7 +98,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     t_ : int
         Diffusion time.
     stress_ : float
-        Kruskal's stress-1 of the landmark distances.
+        Kruskal's stress-1 of the landmark distances; between islands they are those that ``islands`` chooses.
     landmark_op_ : (L, L) float64
         Diffusion operator of the landmarks.
     transitions_ : (N', L) sparse
@@ -159,6 +163,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         normalize: bool = True,
         mds_solver: str = "smacof",
         mds_dist: str = "euclidean",
+        islands: str = "potential",
         n_pca: int | None = 100,
         n_svd: int = 100,
         thresh: float = 1e-4,
@@ -181,6 +186,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.normalize = normalize
         self.mds_solver = mds_solver
         self.mds_dist = mds_dist
+        self.islands = islands
         self.n_pca = n_pca
         self.n_svd = n_svd
         self.thresh = thresh

@@ -16,6 +16,7 @@ KNN_BACKENDS = ("auto", "torch", "keops", "pynndescent")
 LANDMARKS = ("spectral", "stratified")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
+ISLANDS = ("potential", "states")
 
 # The stages of `pipeline.mmphate`, in order, and the parameters that each stage reads.
 STAGE_PARAMETERS = {
@@ -25,8 +26,8 @@ STAGE_PARAMETERS = {
     "landmarks": ("n_landmark", "n_svd", "landmarks", "random_state"),
     "entropy": ("t_max",),
     "potential": ("t", "gamma"),
-    "distances": ("mds_dist",),
-    "mds": ("n_components", "mds_solver", "random_state"),
+    "distances": ("mds_dist", "islands"),
+    "mds": ("n_components", "mds_solver", "islands", "random_state"),
     "interpolate": (),
 }
 
@@ -157,6 +158,7 @@ class Params:
     normalize: bool = True
     mds_solver: str = "smacof"
     mds_dist: str = "euclidean"
+    islands: str = "potential"
     n_pca: int | None = 100
     n_svd: int = 100
     thresh: float = 1e-4
@@ -191,6 +193,7 @@ class Params:
         check_choice("knn_backend", self.knn_backend, KNN_BACKENDS)
         check_choice("mds_solver", self.mds_solver, MDS_SOLVERS)
         check_choice("mds_dist", self.mds_dist, MDS_DISTANCES)
+        check_choice("islands", self.islands, ISLANDS)
 
     def of(self, stage: str) -> dict[str, Any]:
         """The parameters that ``stage`` reads, by name."""

@@ -83,6 +83,7 @@ GOOD = [
     {"knn_backend": "keops"},
     {"mds_solver": "nonmetric"},
     {"mds_dist": "cosine"},
+    {"islands": "states"},
 ]
 
 
@@ -228,6 +229,7 @@ CHOICES = [
     ("knn_backend", "faiss", "'auto', 'torch', 'keops', 'pynndescent'"),
     ("mds_solver", "sgd", "'classic', 'smacof', 'nonmetric'"),
     ("mds_dist", "manhattan", "'euclidean', 'cosine'"),
+    ("islands", "apart", "'potential', 'states'"),
     ("storage", "", "'auto', 'sparse', 'tiles', 'lazy'"),
     ("storage", None, "'auto', 'sparse', 'tiles', 'lazy'"),
     ("storage", 3, "'auto', 'sparse', 'tiles', 'lazy'"),

@@ -32,6 +32,11 @@ class Landmarks:
     degrees: torch.Tensor | None = None  # (L,) float64: diag(degrees) @ landmark_op is symmetric
     groups: Components | None = None  # the connected components of landmark_op
 
+    @property
+    def n_islands(self) -> int:
+        """The number of connected components, for landmarks that know their ``groups``."""
+        return sum(map(len, self.groups or []))
+
     def island_sizes(self) -> torch.Tensor:  # (k,) int64
         """The number of nodes in every connected component, for landmarks that know their ``groups``."""
         nodes = torch.bincount(self.clusters, minlength=len(self.landmark_op))
