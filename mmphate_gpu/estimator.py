@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
@@ -10,18 +9,17 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.exceptions import NotFittedError
 
 from .embedding import Embedding
-from .errors import InputError, PictureWarning, warn_caller
-from .landmarks.stratified import shares
+from .errors import PictureWarning, warn_caller
+from .landmarks.possible import check_possible
 from .mds.place import Placement
 from .operators import AffinityOperator
 from .operators.graph_nodes import of_all_nodes
 from .ops.launch.compile_ahead import compile_ahead
-from .ops.word_hashes import word_hashes
-from .params import Labels, Params
+from .params import RECIPES, Params
 from .pipeline import Run
 from .planning.fit import run_within_memory
 from .planning.plan import check_least
-from .runtime.arrays import array_library, to_library
+from .runtime.arrays import array_library, copied
 from .runtime.devices import resolve_device
 from .runtime.isolation import isolated
 from .runtime.memory import available_bytes
@@ -30,7 +28,7 @@ from .stages import Stages, progress_callback
 from .trace import Trace, as_trace
 from .trace.activity import most_active_class
 from .trace.convert import is_xarray
-from .trace.stored import blocks
+from .trace.fingerprint import fingerprint
 
 
 class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -198,6 +196,20 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.verbose = verbose
         self.callback = callback
 
+    @classmethod
+    def stable(cls, **parameters: Any) -> MMPHATE:
+        """An estimator whose picture depends little on the seed: ``parameters`` win over those of the recipe.
+
+        The recipe "stable" replaces some defaults, which are those of M-PHATE, by values that were found by measurement
+        (docs/user_guide/choose_settings.md). O(1) time.
+
+        Examples
+        --------
+        >>> MMPHATE.stable(n_components=3, random_state=0)
+        MMPHATE(gamma=1, landmarks='stratified', n_components=3, random_state=0)
+        """
+        return cls(**RECIPES["stable"] | parameters)
+
     @isolated()
     def fit(self, X: Any, y: Any = None) -> MMPHATE:
         """Embed the trace ``X``: (epoch, timestep, unit, sample) or (slice, unit, sample), or a `Trace`.
@@ -211,7 +223,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         params = Params(**self._run_params())
         input_trace = as_trace(X)
         device = resolve_device(params.device, input_trace.data)
-        _check_landmarks(params, input_trace)
+        check_possible(params, input_trace)
         compile_ahead(device, **_sizes(input_trace, params))
         trace = input_trace.to(device)
         stages, key = self._stages_for(trace, device)
@@ -274,7 +286,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The result ``name`` in the array type of the input. The first call copies it and keeps the copy."""
         self._check_fitted()
         if name not in self._copies:
-            self._copies[name] = _copy(self._results[name], *self._input_type)
+            self._copies[name] = copied(self._results[name], *self._input_type)
         self._results.pop(name, None)
         return self._copies[name]
 
@@ -333,17 +345,6 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         }
 
 
-def fingerprint(trace: Trace) -> str:
-    """A digest of the values and the mask of ``trace``: equal traces have equal digests. O(N P) time.
-
-    The bits are hashed on their device, block by block. The hashes, about a thousandth of the bits, go to the host.
-    """
-    parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
-    digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.recorded, trace.mask is None)).encode())
-    digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy().data)
-    return digest.hexdigest()
-
-
 def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
     """The arguments of `compile_ahead`: the sizes and the type that decide which CUDA kernels a fit launches."""
     masked = trace.mask is not None  # its samples are not reduced by PCA
@@ -355,19 +356,6 @@ def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
         "wide": trace.data.dtype == torch.float64,
         "masked": masked,
     }
-
-
-def _check_landmarks(params: Params, trace: Trace) -> None:
-    """Raise `InputError`, before anything is computed, for landmarks that ``trace`` cannot have."""
-    if isinstance(params.landmarks, Labels):
-        params.landmarks.of_nodes(trace.n_nodes)
-    most = params.most_landmarks(trace.n_nodes)
-    if params.landmarks == "stratified" and most < trace.n_nodes:
-        shares(most, trace.n_units)
-    if params.n_components >= most:
-        raise InputError(
-            f"n_components={params.n_components} is more than {most} points span; accepted: 1 to {most - 1}"
-        )
 
 
 def _embedding(trace: Trace, run: Run) -> Embedding:
@@ -385,18 +373,9 @@ def _array_type(X: Any) -> str:
     return "torch" if isinstance(X, Trace) else array_library(X)
 
 
-def _copy(tensor: torch.Tensor, library: str, device: torch.device) -> Any:
-    """A copy of ``tensor`` as an array of ``library``, or as a tensor on ``device``.
-
-    A caller who writes into the copy does not change the results that the stages keep for the next run.
-    """
-    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[library]
-    return to_library(tensor.to(target, copy=True), library)
-
-
 def like_input(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:
     """A copy of ``tensor``, whose rows are the nodes of ``trace``, in the array type and on the device of ``X``."""
-    array = _copy(tensor, _array_type(X), trace.data.device)
+    array = copied(tensor, _array_type(X), trace.data.device)
     if not is_xarray(X):
         return array
     import xarray

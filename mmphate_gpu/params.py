@@ -31,6 +31,12 @@ STAGE_PARAMETERS = {
     "interpolate": (),
 }
 
+# {recipe: the parameters that it sets}; every other parameter keeps its default.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "stable": {"gamma": 1, "landmarks": "stratified"},
+}
+
 # The largest eigenvalue of a diffusion operator is 1 up to rounding, and the rounding grows with the power: after t
 # steps the entries are off by 1e-16 t. In runs with one component, only rounding was left at t = 10,000.
 LARGEST_T = 10**9
@@ -39,6 +45,11 @@ LARGEST_T = 10**9
 def check_steps(t: Any) -> int:
     """Return ``t`` if it is a whole number from 1 to `LARGEST_T`, else raise."""
     return int(check_number("t", t, low=1, high=LARGEST_T, integer=True))
+
+
+def recipe_parameters(recipe: Any) -> dict[str, Any]:
+    """The parameters that the recipe of this name sets; raises `InputError` for another name."""
+    return dict(RECIPES[check_choice("recipe", recipe, RECIPES)])
 
 
 def check_t_max(t_max: Any) -> int:
