@@ -101,6 +101,8 @@ def with_gaps(mds: MDSResult, distances: torch.Tensor, groups: Components) -> MD
     groups = [members.cpu() for members in reversed(groups)]
     gap = GAP * 2 * float(points.norm()) / math.sqrt(len(points)) * len(points) ** (-1 / points.shape[1])
     middle, crowded = points[groups[0][0]].mean(0), _crowded(points, groups, gap)
+    if not crowded.any():
+        return mds
     placed = ~crowded
     for members in (row for group in groups for row in group if crowded[row].any()):
         direction = _direction(points[members].mean(0) - middle)
