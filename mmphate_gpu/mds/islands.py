@@ -94,7 +94,7 @@ def with_gaps(mds: MDSResult, distances: torch.Tensor, groups: Components) -> MD
     """Islands moved so far that no landmark is nearer than a gap to one of another island.
 
     Islands with a gap around them stay. The others follow, those of most landmarks first, each to the nearest free
-    place on the line from the middle of the largest island through its own middle. An island moves as a whole. The
+    place on the line from the middle of the largest island through theirs. An island moves as a whole. The
     ``stress`` is that of the result. O(L^2) time on the host. Deterministic.
     """
     points = mds.coordinates.to("cpu", copy=True)
@@ -128,15 +128,15 @@ def _direction(vector: torch.Tensor) -> torch.Tensor:  # (C,) -> (C,)
     return vector / norm if norm > 0 else torch.eye(1, len(vector), dtype=vector.dtype, device="cpu")[0]
 
 
-def _nearest_free(own: torch.Tensor, placed: torch.Tensor, direction: torch.Tensor, gap: float) -> torch.Tensor:
-    """The step of least size along ``direction`` after which all ``own`` points are a ``gap`` away from the ``placed``.
+def _nearest_free(island: torch.Tensor, placed: torch.Tensor, direction: torch.Tensor, gap: float) -> torch.Tensor:
+    """The least step along ``direction`` after which the points of ``island`` are a ``gap`` away from the ``placed``.
 
     (n, C), (m, C), (C,) -> (). Every pair of points forbids an interval of steps.
     """
     lows, highs = [], []
-    for rows in row_chunks(len(own), len(placed)):
-        along = (placed @ direction) - (own[rows] @ direction)[:, None]
-        squared = distances_by_difference(own[rows], placed).square_()
+    for rows in row_chunks(len(island), len(placed)):
+        along = (placed @ direction) - (island[rows] @ direction)[:, None]
+        squared = distances_by_difference(island[rows], placed).square_()
         half = (gap**2 - squared + along.square()).clamp_min_(0).sqrt_()
         forbidden = half > 0
         lows.append((along - half)[forbidden])
