@@ -62,9 +62,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_init : int
         Starts of SMACOF, of which the one that ends with the least stress counts. The first is classical MDS.
     islands : {"potential", "states"}
-        Distance between landmarks of different islands. "potential" is ``mds_dist``, which is the same for all islands
-        if ``gamma`` is 0, so that their places are arbitrary. "states" is the distance of the mean states, in the
-        scale of the distances within islands, and islands keep a gap. It changes nothing if the graph is one island.
+        Distance between landmarks of different islands. "potential" is ``mds_dist``; with ``gamma`` 0 it is the same for
+        all islands, whose places are then arbitrary. "states" is that of mean states, in the scale within islands, and
+        islands keep a gap. Without islands both are the same.
     n_pca : int or None
         If there are more samples, they are reduced to this many principal components. None never reduces them, and
         those of a masked trace are not reduced.
