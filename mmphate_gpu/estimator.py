@@ -62,9 +62,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_init : int
         Starts of SMACOF, of which the one that ends with the least stress counts. The first is classical MDS.
     islands : {"potential", "states"}
-        Distance between landmarks of different islands. "potential" is ``mds_dist``; with ``gamma`` 0 it is the same for
-        all islands, whose places are then arbitrary. "states" is that of mean states, in the scale within islands, and
-        islands keep a gap. Without islands both are the same.
+        Distance between landmarks of different islands: ``mds_dist``, by which their places are arbitrary if ``gamma``
+        is 0, or that of mean states, in the scale within islands. Islands then keep a gap.
     n_pca : int or None
         If there are more samples, they are reduced to this many principal components. None never reduces them, and
         those of a masked trace are not reduced.
