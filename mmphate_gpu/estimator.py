@@ -61,6 +61,10 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Distance between the potentials of two landmarks.
     n_init : int
         Starts of SMACOF, of which the one that ends with the least stress counts. The first is classical MDS.
+    islands : {"potential", "states"}
+        Distance between landmarks of different islands. "potential" is ``mds_dist``, which is the same for all islands
+        if ``gamma`` is 0, so that their places are arbitrary. "states" is the distance of the mean states, in the
+        scale of the distances within islands, and islands keep a gap. It changes nothing if the graph is one island.
     n_pca : int or None
         If there are more samples, they are reduced to this many principal components. None never reduces them, and
         those of a masked trace are not reduced.
@@ -98,7 +102,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The lowest and the highest t that other landmarks of the same nodes could give; None for a ``t`` that is a
         number.
     stress_ : float
-        Kruskal's stress-1 of the landmark distances.
+        Kruskal's stress-1 of the landmark distances; between islands they are those that ``islands`` chooses.
     landmark_op_ : (L, L) float64
         Diffusion operator of the landmarks.
     landmark_degrees_ : (L,) float64
@@ -168,6 +172,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         mds_solver: str = "smacof",
         mds_dist: str = "euclidean",
         n_init: int = 2,
+        islands: str = "potential",
         n_pca: int | None = 100,
         n_svd: int = 100,
         thresh: float = 1e-4,
@@ -191,6 +196,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.mds_solver = mds_solver
         self.mds_dist = mds_dist
         self.n_init = n_init
+        self.islands = islands
         self.n_pca = n_pca
         self.n_svd = n_svd
         self.thresh = thresh

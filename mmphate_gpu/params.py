@@ -17,6 +17,7 @@ LANDMARKS = ("spectral", "stratified")
 TIMES = ("auto", "eigenvalues")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
+ISLANDS = ("potential", "states")
 
 # The stages of `pipeline.mmphate`, in order, and the parameters that each stage reads.
 STAGE_PARAMETERS = {
@@ -26,8 +27,8 @@ STAGE_PARAMETERS = {
     "landmarks": ("n_landmark", "n_svd", "landmarks", "random_state"),
     "entropy": ("t_max",),
     "potential": ("t", "gamma"),
-    "distances": ("mds_dist",),
-    "mds": ("n_components", "mds_solver", "n_init"),
+    "distances": ("mds_dist", "islands"),
+    "mds": ("n_components", "mds_solver", "n_init", "islands"),
     "interpolate": (),
 }
 
@@ -170,6 +171,7 @@ class Params:
     mds_solver: str = "smacof"
     mds_dist: str = "euclidean"
     n_init: int = 2
+    islands: str = "potential"
     n_pca: int | None = 100
     n_svd: int = 100
     thresh: float = 1e-4
@@ -204,6 +206,7 @@ class Params:
         check_choice("knn_backend", self.knn_backend, KNN_BACKENDS)
         check_choice("mds_solver", self.mds_solver, MDS_SOLVERS)
         check_choice("mds_dist", self.mds_dist, MDS_DISTANCES)
+        check_choice("islands", self.islands, ISLANDS)
 
     def of(self, stage: str) -> dict[str, Any]:
         """The parameters that ``stage`` reads, by name."""

@@ -13,6 +13,7 @@ from .diffusion.potential import allows_low_rank, collapsed, potential_distances
 from .diffusion.power import diffuse
 from .errors import InputError
 from .landmarks.operator import Landmarks, landmark_diffusion, masked_landmark_diffusion
+from .mds.islands import distances_by_states, mean_states, with_gaps
 from .mds.metric import MDSResult, embed_landmarks
 from .operators.graph_nodes import check_graph, of_all_nodes
 from .operators.multislice import MultisliceAffinity, affinity_of_points
@@ -64,10 +65,10 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     # 10 Potential of the power: diffusion/power.py, diffusion/potential.py
     potential = stage("potential", _potential, landmarks, **p.of("potential"))
     # 11 Distances: diffusion/potential.py
-    distances = stage("distances", _distances, potential, **p.of("distances"))
+    distances = stage("distances", _distances, potential, landmarks, points, affinity.nodes, **p.of("distances"))
     same_potential = collapsed(distances, p.mds_dist, potential, landmarks.groups or [])
     # 12 MDS
-    mds = stage("mds", _mds, distances, **p.of("mds"))
+    mds = stage("mds", _mds, distances, landmarks, **p.of("mds"))
     # 13 Interpolate from the landmarks to all nodes
     coordinates = stage("interpolate", _coordinates, landmarks, mds, affinity.nodes, trace, **p.of("interpolate"))
     signs = {"t_at_end": chosen and t >= p.t_max - 2, "collapsed": same_potential}
@@ -113,12 +114,30 @@ def _potential(landmarks: Landmarks, t: int, gamma: float) -> torch.Tensor:  # (
     return potential_of_power(power, gamma)
 
 
-def _distances(potential: torch.Tensor, mds_dist: str) -> torch.Tensor:  # (L, L) -> (L, L)
-    return potential_distances(potential, mds_dist)
+def _distances(
+    potential: torch.Tensor,  # (L, L)
+    landmarks: Landmarks,
+    points: torch.Tensor,  # (S, M, D)
+    nodes: torch.Tensor | None,
+    mds_dist: str,
+    islands: str,
+) -> torch.Tensor:  # (L, L)
+    distances = potential_distances(potential, mds_dist)
+    if not _apart(landmarks, islands):
+        return distances
+    of_nodes = points.flatten(0, 1) if nodes is None else points.flatten(0, 1)[nodes]
+    states = mean_states(of_nodes, landmarks.clusters, len(distances))
+    return distances_by_states(distances, states, landmarks.groups or [])
 
 
-def _mds(distances: torch.Tensor, mds_solver: str, **options: Any) -> MDSResult:
-    return embed_landmarks(distances, solver=mds_solver, **options)
+def _mds(distances: torch.Tensor, landmarks: Landmarks, mds_solver: str, islands: str, **options: Any) -> MDSResult:
+    result = embed_landmarks(distances, solver=mds_solver, **options)
+    return with_gaps(result, distances, landmarks.groups or []) if _apart(landmarks, islands) else result
+
+
+def _apart(landmarks: Landmarks, islands: str) -> bool:
+    """Whether there are islands whose places ``islands`` takes from their states."""
+    return islands == "states" and landmarks.n_islands > 1
 
 
 def _coordinates(

@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError
-from ..params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, RECIPES, STORAGES, TIMES, recipe_parameters
+from ..params import ISLANDS, KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, RECIPES, STORAGES, TIMES, recipe_parameters
 
 PROGRAM = "mmphate-gpu"  # also in report.json: --force replaces only folders with such a report
 
 # Options of both embed and plan: they decide whether a run fits, and errors about memory name them.
 RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver", "n_init")
 # Options of a fit: those, and what a plan does not need.
-FIT = (*RUN, "device", "gamma", "interslice_knn", "t_max", "knn_backend")
+FIT = (*RUN, "islands", "device", "gamma", "interslice_knn", "t_max", "knn_backend")
 
 
 def _type(convert: Callable[[str], Any], accepted: str, **words: Any) -> Callable[[str], Any]:
@@ -73,6 +73,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "t": _option("steps of diffusion, or auto or eigenvalues for the knee of an entropy", "auto", STEPS_OR_NAME, "T"),
     "mds_solver": _choice("how the landmarks are placed", MDS_SOLVERS, "smacof"),
     "n_init": _number("starts of smacof, of which the best counts", 2),
+    "islands": _choice("what the distance between islands of the graph is", ISLANDS, "potential"),
     "device": _option("where to compute: auto, cpu, cuda, cuda:1, ...", "auto"),
     "gamma": _option("shape of the diffusion potential, from -1 to 1", 0.0, _type(float, "a number"), "G"),
     "interslice_knn": _number("neighbors that set the bandwidth between slices", 25),

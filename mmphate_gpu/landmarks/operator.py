@@ -37,6 +37,11 @@ class Landmarks:
         """`symmetric_form` of the operator, for landmarks that know their ``degrees``."""
         return symmetric_form(self.landmark_op, cast(torch.Tensor, self.degrees))
 
+    @property
+    def n_islands(self) -> int:
+        """The number of connected components, for landmarks that know their ``groups``."""
+        return sum(map(len, self.groups or []))
+
     def island_sizes(self) -> torch.Tensor:  # (k,) int64
         """The number of nodes in every connected component, for landmarks that know their ``groups``."""
         nodes = torch.bincount(self.clusters, minlength=len(self.landmark_op))

@@ -300,11 +300,15 @@ class Costs:
         return _stage("potential", (self.L, self.L), self.square, peak, 8 * float(self.main) ** 3)
 
     def _distances(self) -> StagePlan:
-        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; close pairs."""
+        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; close pairs.
+
+        mds/islands.py needs chunks only, when the centered rows are gone.
+        """
         squares = (2 if self.p.mds_dist == "euclidean" else 4) + 1 / BLOCKS
         chunk = min(3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS, self.L**2)
         peak = squares * self.square + 8 * chunk + self._retained()
-        return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3)
+        of_states = 6.0 * self.D * self.L**2 if self.p.islands == "states" else 0.0
+        return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3 + of_states)
 
     def _mds(self) -> StagePlan:
         """mds/metric.py: classical MDS, SMACOF from there, further starts one by one, nonmetric MDS from there."""
