@@ -113,8 +113,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     affinity_ : operator (N', N')
     bandwidth_ : float
         The interslice bandwidth.
-    von_neumann_entropy_ : (t_max,) float64
-        Of the values that ``t`` names.
+    von_neumann_entropy_ : (t_max,) float64, of the values that ``t`` names
     diff_potential_ : (L, L) float64
     n_landmark_ : int
         L, the number of landmarks after empty clusters are dropped.
