@@ -210,8 +210,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def stable(cls, **parameters: Any) -> MMPHATE:
         """An estimator whose picture depends little on the seed: ``parameters`` win over those of the recipe.
 
-        The recipe "stable" replaces some defaults, which are those of M-PHATE, by values that were found by measurement
-        (docs/user_guide/choose_settings.md). Printing the estimator shows them. O(1) time.
+        The recipe has values that were found by measurement; printing the estimator shows them. O(1) time.
 
         Examples
         --------
@@ -301,9 +300,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._results.pop(name, None)
         return self._copies[name]
 
-    @property
-    def _n_features_out(self) -> int:
-        return self.result_.n_components
+    _n_features_out = property(lambda self: self.result_.n_components)
 
     def _run_params(self) -> dict[str, Any]:
         names = Params.__dataclass_fields__
