@@ -12,7 +12,7 @@ from .smacof import SmacofRun, in_float32, one_sweep, run_to_end
 # Dimensions that each further start has more than the one before.
 SURPLUS = 2
 # Sweeps in all dimensions, and sweeps in which the surplus shrinks to 0.
-WIDE_SWEEPS, SQUEEZES = 30, 40
+WIDE_SWEEPS, SQUEEZES = 15, 20
 WIDE_EPS = 1e-4
 
 
