@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
@@ -10,18 +9,17 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.exceptions import NotFittedError
 
 from .embedding import Embedding
-from .errors import InputError, PictureWarning, warn_caller
-from .landmarks.stratified import shares
+from .errors import PictureWarning, warn_caller
+from .landmarks.possible import check_possible
 from .mds.place import Placement
 from .operators import AffinityOperator
 from .operators.graph_nodes import of_all_nodes
 from .ops.launch.compile_ahead import compile_ahead
-from .ops.word_hashes import word_hashes
-from .params import Labels, Params
+from .params import RECIPES, Params
 from .pipeline import Run
 from .planning.fit import run_within_memory
 from .planning.plan import check_least
-from .runtime.arrays import array_library, to_library
+from .runtime.arrays import array_library, copied
 from .runtime.devices import resolve_device
 from .runtime.isolation import isolated
 from .runtime.memory import available_bytes
@@ -30,7 +28,7 @@ from .stages import Stages, progress_callback
 from .trace import Trace, as_trace
 from .trace.activity import most_active_class
 from .trace.convert import is_xarray
-from .trace.stored import blocks
+from .trace.fingerprint import fingerprint
 
 
 class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -44,8 +42,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Neighbors that set the bandwidth between units of one slice, and between slices of one unit.
     decay : float or None
         Exponent of the intraslice kernel; None links the ``intraslice_knn`` nearest units with weight 1.
-    t : int or "auto"
-        Diffusion time; "auto" takes the knee of the von Neumann entropy.
+    t : int, "auto" or "eigenvalues"
+        Diffusion time; "auto" takes the knee of the von Neumann entropy of the landmark operator's singular values, as
+        published, "eigenvalues" that of its eigenvalues, which depend less on ``random_state``.
     gamma : float in [-1, 1]
         Transform of the diffusion potential: 1 logarithm, -1 none, 0 square root.
     n_landmark : int or None
@@ -62,6 +61,10 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Distance between the potentials of two landmarks.
     n_init : int
         Starts of SMACOF, of which the one that ends with the least stress counts. The first is classical MDS.
+    islands : {"potential", "states"}
+        Distance between landmarks of different islands. "potential" is ``mds_dist``, which is the same for all islands
+        if ``gamma`` is 0, so that their places are arbitrary. "states" is the distance of the mean states, in the
+        scale of the distances within islands, and islands keep a gap. It changes nothing if the graph is one island.
     n_pca : int or None
         If there are more samples, they are reduced to this many principal components. None never reduces them, and
         those of a masked trace are not reduced.
@@ -95,10 +98,15 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ``normalize``). A warning counts the others.
     t_ : int
         Diffusion time.
+    t_range_ : (int, int) or None
+        The lowest and the highest t that other landmarks of the same nodes could give; None for a ``t`` that is a
+        number.
     stress_ : float
-        Kruskal's stress-1 of the landmark distances.
+        Kruskal's stress-1 of the landmark distances; between islands they are those that ``islands`` chooses.
     landmark_op_ : (L, L) float64
         Diffusion operator of the landmarks.
+    landmark_degrees_ : (L,) float64
+        ``landmark_op_`` with rows times these numbers is symmetric.
     transitions_ : (N', L) sparse
         Transitions from the nodes of the graph to landmarks.
     clusters_ : (N',) int64
@@ -107,6 +115,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     bandwidth_ : float
         The interslice bandwidth.
     von_neumann_entropy_ : (t_max,) float64
+        Of the values that ``t`` names.
     diff_potential_ : (L, L) float64
     n_landmark_ : int
         L, the number of landmarks after empty clusters are dropped.
@@ -139,6 +148,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     embedding_: Any
     t_: int
+    t_range_: tuple[int, int] | None
     stress_: float
     n_landmark_: int
     affinity_: AffinityOperator
@@ -162,6 +172,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         mds_solver: str = "smacof",
         mds_dist: str = "euclidean",
         n_init: int = 2,
+        islands: str = "potential",
         n_pca: int | None = 100,
         n_svd: int = 100,
         thresh: float = 1e-4,
@@ -185,6 +196,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.mds_solver = mds_solver
         self.mds_dist = mds_dist
         self.n_init = n_init
+        self.islands = islands
         self.n_pca = n_pca
         self.n_svd = n_svd
         self.thresh = thresh
@@ -195,6 +207,20 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.knn_backend = knn_backend
         self.verbose = verbose
         self.callback = callback
+
+    @classmethod
+    def stable(cls, **parameters: Any) -> MMPHATE:
+        """An estimator whose picture depends little on the seed: ``parameters`` win over those of the recipe.
+
+        The recipe "stable" replaces some defaults, which are those of M-PHATE, by values that were found by measurement
+        (docs/user_guide/choose_settings.md). Printing the estimator shows them. O(1) time.
+
+        Examples
+        --------
+        >>> MMPHATE.stable(n_components=3, random_state=0).n_components
+        3
+        """
+        return cls(**RECIPES["stable"] | parameters)
 
     @isolated()
     def fit(self, X: Any, y: Any = None) -> MMPHATE:
@@ -209,7 +235,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         params = Params(**self._run_params())
         input_trace = as_trace(X)
         device = resolve_device(params.device, input_trace.data)
-        _check_landmarks(params, input_trace)
+        check_possible(params, input_trace)
         compile_ahead(device, **_sizes(input_trace, params))
         trace = input_trace.to(device)
         stages, key = self._stages_for(trace, device)
@@ -261,6 +287,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return {**super().__getstate__(), "_stages": None, "callback": None}
 
     landmark_op_ = property(lambda self: self._copy_of("landmark_op_"))
+    landmark_degrees_ = property(lambda self: self._copy_of("landmark_degrees_"))
     transitions_ = property(lambda self: self._copy_of("transitions_"))
     clusters_ = property(lambda self: self._copy_of("clusters_"))
     von_neumann_entropy_ = property(lambda self: self._copy_of("von_neumann_entropy_"))
@@ -272,7 +299,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The result ``name`` in the array type of the input. The first call copies it and keeps the copy."""
         self._check_fitted()
         if name not in self._copies:
-            self._copies[name] = _copy(self._results[name], *self._input_type)
+            self._copies[name] = copied(self._results[name], *self._input_type)
         self._results.pop(name, None)
         return self._copies[name]
 
@@ -303,6 +330,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "result_": _embedding(trace, run),
             "embedding_": like_input(X, trace, run.coordinates),
             "t_": run.t,
+            "t_range_": run.t_range,
             "stress_": run.mds.stress,
             "n_landmark_": len(landmarks.landmark_op),
             "affinity_": run.affinity.operator,
@@ -310,6 +338,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "n_features_in_": trace.n_samples,
             "_results": {
                 "landmark_op_": landmarks.landmark_op,
+                "landmark_degrees_": landmarks.degrees,
                 "transitions_": landmarks.transitions,
                 "clusters_": landmarks.clusters,
                 "von_neumann_entropy_": run.entropy,
@@ -331,17 +360,6 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         }
 
 
-def fingerprint(trace: Trace) -> str:
-    """A digest of the values and the mask of ``trace``: equal traces have equal digests. O(N P) time.
-
-    The bits are hashed on their device, block by block. The hashes, about a thousandth of the bits, go to the host.
-    """
-    parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
-    digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.recorded, trace.mask is None)).encode())
-    digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy().data)
-    return digest.hexdigest()
-
-
 def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
     """The arguments of `compile_ahead`: the sizes and the type that decide which CUDA kernels a fit launches."""
     masked = trace.mask is not None  # its samples are not reduced by PCA
@@ -355,19 +373,6 @@ def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
     }
 
 
-def _check_landmarks(params: Params, trace: Trace) -> None:
-    """Raise `InputError`, before anything is computed, for landmarks that ``trace`` cannot have."""
-    if isinstance(params.landmarks, Labels):
-        params.landmarks.of_nodes(trace.n_nodes)
-    most = params.most_landmarks(trace.n_nodes)
-    if params.landmarks == "stratified" and most < trace.n_nodes:
-        shares(most, trace.n_units)
-    if params.n_components >= most:
-        raise InputError(
-            f"n_components={params.n_components} is more than {most} points span; accepted: 1 to {most - 1}"
-        )
-
-
 def _embedding(trace: Trace, run: Run) -> Embedding:
     return Embedding(
         run.coordinates.clone().cpu().numpy(),
@@ -375,6 +380,7 @@ def _embedding(trace: Trace, run: Run) -> Embedding:
         most_active=most_active_class(trace),
         entropy=run.entropy.clone().cpu().numpy(),
         t=run.t,
+        t_range=run.t_range,
         stress=run.mds.stress,
     )
 
@@ -383,18 +389,9 @@ def _array_type(X: Any) -> str:
     return "torch" if isinstance(X, Trace) else array_library(X)
 
 
-def _copy(tensor: torch.Tensor, library: str, device: torch.device) -> Any:
-    """A copy of ``tensor`` as an array of ``library``, or as a tensor on ``device``.
-
-    A caller who writes into the copy does not change the results that the stages keep for the next run.
-    """
-    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[library]
-    return to_library(tensor.to(target, copy=True), library)
-
-
 def like_input(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:
     """A copy of ``tensor``, whose rows are the nodes of ``trace``, in the array type and on the device of ``X``."""
-    array = _copy(tensor, _array_type(X), trace.data.device)
+    array = copied(tensor, _array_type(X), trace.data.device)
     if not is_xarray(X):
         return array
     import xarray

@@ -13,10 +13,11 @@ import torch
 
 from .diffusion import von_neumann_entropy
 from .errors import InputError, InputTypeError, check_choice, check_number
-from .estimator import MMPHATE, fingerprint, like_input
+from .estimator import MMPHATE, like_input
 from .operators import AffinityOperator, to_scipy
-from .params import Params
+from .params import RECIPES, Params
 from .trace import as_trace
+from .trace.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -173,6 +174,11 @@ class M_PHATE(MMPHATE):
 
     # scikit-learn reads the names of the parameters from the signature.
     __init__.__signature__ = _signature()  # type: ignore[attr-defined]
+
+    @classmethod
+    def stable(cls, **parameters: Any) -> M_PHATE:
+        """See `MMPHATE.stable`. The names of M-PHATE are accepted as in the constructor."""
+        return cls(**RECIPES["stable"] | _translated(parameters))
 
     def set_params(self, **params: Any) -> M_PHATE:
         """Set parameters. The names of M-PHATE are accepted as in the constructor."""

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 STORAGES = ("auto", "sparse", "tiles", "lazy")
 KNN_BACKENDS = ("auto", "torch", "keops", "pynndescent")
 LANDMARKS = ("spectral", "stratified")
+TIMES = ("auto", "eigenvalues")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
+ISLANDS = ("potential", "states")
 
 # The stages of `pipeline.mmphate`, in order, and the parameters that each stage reads.
 STAGE_PARAMETERS = {
@@ -25,9 +27,15 @@ STAGE_PARAMETERS = {
     "landmarks": ("n_landmark", "n_svd", "landmarks", "random_state"),
     "entropy": ("t_max",),
     "potential": ("t", "gamma"),
-    "distances": ("mds_dist",),
-    "mds": ("n_components", "mds_solver", "n_init"),
+    "distances": ("mds_dist", "islands"),
+    "mds": ("n_components", "mds_solver", "n_init", "islands"),
     "interpolate": (),
+}
+
+# {recipe: the parameters that it sets}; every other parameter keeps its default.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "stable": {"gamma": 1, "landmarks": "stratified"},
 }
 
 # The largest eigenvalue of a diffusion operator is 1 up to rounding, and the rounding grows with the power: after t
@@ -38,6 +46,11 @@ LARGEST_T = 10**9
 def check_steps(t: Any) -> int:
     """Return ``t`` if it is a whole number from 1 to `LARGEST_T`, else raise."""
     return int(check_number("t", t, low=1, high=LARGEST_T, integer=True))
+
+
+def recipe_parameters(recipe: Any) -> dict[str, Any]:
+    """The parameters that the recipe of this name sets; raises `InputError` for another name."""
+    return dict(RECIPES[check_choice("recipe", recipe, RECIPES)])
 
 
 def check_t_max(t_max: Any) -> int:
@@ -158,6 +171,7 @@ class Params:
     mds_solver: str = "smacof"
     mds_dist: str = "euclidean"
     n_init: int = 2
+    islands: str = "potential"
     n_pca: int | None = 100
     n_svd: int = 100
     thresh: float = 1e-4
@@ -179,7 +193,7 @@ class Params:
         if self.decay is not None:
             check_number("decay", self.decay, low=0, open_low=True)
         if isinstance(self.t, str):
-            check_choice("t", self.t, ("auto",))
+            check_choice("t", self.t, TIMES)
         else:
             check_steps(self.t)
         check_number("gamma", self.gamma, low=-1, high=1)
@@ -192,10 +206,16 @@ class Params:
         check_choice("knn_backend", self.knn_backend, KNN_BACKENDS)
         check_choice("mds_solver", self.mds_solver, MDS_SOLVERS)
         check_choice("mds_dist", self.mds_dist, MDS_DISTANCES)
+        check_choice("islands", self.islands, ISLANDS)
 
     def of(self, stage: str) -> dict[str, Any]:
         """The parameters that ``stage`` reads, by name."""
         return {name: getattr(self, name) for name in STAGE_PARAMETERS[stage]}
+
+    @property
+    def chooses_t(self) -> bool:
+        """Whether t is the knee of an entropy, and not a number."""
+        return isinstance(self.t, str)
 
     def most_landmarks(self, n_nodes: int) -> int:
         """The largest number of landmarks of a run over ``n_nodes`` nodes. Without landmarks it is ``n_nodes``."""

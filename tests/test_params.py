@@ -84,6 +84,7 @@ GOOD = [
     {"mds_solver": "nonmetric"},
     {"mds_dist": "cosine"},
     {"n_init": 4},
+    {"islands": "states"},
 ]
 
 
@@ -230,6 +231,7 @@ CHOICES = [
     ("knn_backend", "faiss", "'auto', 'torch', 'keops', 'pynndescent'"),
     ("mds_solver", "sgd", "'classic', 'smacof', 'nonmetric'"),
     ("mds_dist", "manhattan", "'euclidean', 'cosine'"),
+    ("islands", "apart", "'potential', 'states'"),
     ("storage", "", "'auto', 'sparse', 'tiles', 'lazy'"),
     ("storage", None, "'auto', 'sparse', 'tiles', 'lazy'"),
     ("storage", 3, "'auto', 'sparse', 'tiles', 'lazy'"),

@@ -32,6 +32,7 @@ def reused(op: MMPHATE) -> list[str]:
         ({"mds_solver": "classic"}, "mds"),
         ({"n_init": 1}, "mds"),
         ({"mds_dist": "cosine"}, "distances"),
+        ({"islands": "states"}, "distances"),
         ({"gamma": 1}, "potential"),
         ({"t": 7}, "potential"),
         ({"n_landmark": 40}, "landmarks"),

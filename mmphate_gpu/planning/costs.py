@@ -286,6 +286,7 @@ class Costs:
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
         # First `isfinite` of the whole matrix: absolute values and two flags. Then the component, copied if smaller.
         peak = max((1 + 2 * FLAG) * self.square, (n < self.L) * self.main_square + work) + self._retained()
+        peak += (self.p.t == "eigenvalues") * self.square  # the symmetric form
         return _stage("entropy", (self.p.t_max,), 0, peak, operations)
 
     def _potential(self) -> StagePlan:
@@ -293,17 +294,21 @@ class Costs:
 
         Where the main component is the whole matrix, that is the first power. Afterwards: the power and its root.
         """
-        powers = AUTO_POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
+        powers = AUTO_POWERS if self.p.chooses_t else most_powers(int(self.p.t))
         work = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square
         peak = max(work, 2 * self.square) + self._retained()
         return _stage("potential", (self.L, self.L), self.square, peak, 8 * float(self.main) ** 3)
 
     def _distances(self) -> StagePlan:
-        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; close pairs."""
+        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; close pairs.
+
+        mds/islands.py needs chunks only, when the centered rows are gone.
+        """
         squares = (2 if self.p.mds_dist == "euclidean" else 4) + 1 / BLOCKS
         chunk = min(3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS, self.L**2)
         peak = squares * self.square + 8 * chunk + self._retained()
-        return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3)
+        of_states = 6.0 * self.D * self.L**2 if self.p.islands == "states" else 0.0
+        return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3 + of_states)
 
     def _mds(self) -> StagePlan:
         """mds/metric.py: classical MDS, SMACOF from there, further starts one by one, nonmetric MDS from there."""

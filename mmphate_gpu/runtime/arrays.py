@@ -37,6 +37,15 @@ def to_library(tensor: torch.Tensor, library: str) -> Any:
     return tensor.cpu().numpy()
 
 
+def copied(tensor: torch.Tensor, library: str, device: torch.device) -> Any:
+    """A copy of ``tensor`` as an array of ``library``, or as a tensor on ``device``.
+
+    A caller who writes into the copy does not change the results that the stages keep for the next run.
+    """
+    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[library]
+    return to_library(tensor.to(target, copy=True), library)
+
+
 def _sparse_to_library(tensor: torch.Tensor, library: str) -> Any:
     from scipy.sparse import csr_matrix
 

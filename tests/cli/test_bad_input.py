@@ -149,6 +149,7 @@ def test_parameter_of_both(refused, name, value, words, rejects):
         ("thresh", 0.6, ["number >= 0 and <= 0.5"]),
         ("random_state", -1, ["integer >= 0"]),
         ("mds_dist", "cityblock", ["accepted: 'euclidean', 'cosine'"]),
+        ("islands", "apart", ["accepted: 'potential', 'states'"]),
     ],
 )
 def test_parameter_of_python(refused, name, value, words):

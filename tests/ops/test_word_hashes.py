@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mmphate_gpu import as_trace
-from mmphate_gpu.estimator import fingerprint
 from mmphate_gpu.ops import word_hashes as module
 from mmphate_gpu.ops.word_hashes import WIDTH, word_hashes
+from mmphate_gpu.trace.fingerprint import fingerprint
 
 DTYPES = [torch.float32, torch.float64]
 SHAPE = (3, 2, 5, 400)

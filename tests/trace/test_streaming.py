@@ -14,7 +14,6 @@ import torch
 
 import mmphate_gpu as mp
 from mmphate_gpu.errors import InputError
-from mmphate_gpu.estimator import fingerprint
 from mmphate_gpu.trace import (
     Trace,
     as_trace,
@@ -28,6 +27,7 @@ from mmphate_gpu.trace import (
     trace_points,
 )
 from mmphate_gpu.trace.activity import most_active_class
+from mmphate_gpu.trace.fingerprint import fingerprint
 from mmphate_gpu.trace.formats import npy
 from mmphate_gpu.trace.pca import principal_axes, reduce
 from mmphate_gpu.trace.points import LazyPoints

@@ -10,7 +10,6 @@ import torch
 
 import mmphate_gpu as mp
 from mmphate_gpu.errors import InputError, InputTypeError
-from mmphate_gpu.estimator import fingerprint
 from mmphate_gpu.record import Recorder
 from mmphate_gpu.trace import (
     Trace,
@@ -19,6 +18,7 @@ from mmphate_gpu.trace import (
     normalize,
     trace_points,
 )
+from mmphate_gpu.trace.fingerprint import fingerprint
 from mmphate_gpu.trace.pca import reduce
 
 from .stored_files import FORMATS, SHAPE, full_mask, streamed, values, write_recording

@@ -62,6 +62,7 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     op = MMPHATE(n_components=3, interslice_knn=30, t="auto", n_landmark=None, random_state=0, device="cpu")
     assert_type(op.fit(array), MMPHATE)
     assert_type(op.t_, int)
+    assert_type(op.t_range_, tuple[int, int] | None)
     assert_type(op.stress_, float)
     assert_type(op.n_landmark_, int)
     assert_type(op.bandwidth_, float)
@@ -77,6 +78,8 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     assert_type(drop_in.set_params(t=10), M_PHATE)
     assert_type(drop_in.optimal_t, int)
     assert_type(drop_in.result_, Embedding)
+    assert_type(MMPHATE.stable(n_components=3, random_state=0), MMPHATE)
+    assert_type(M_PHATE.stable(mds="classic"), M_PHATE)
     MMPHATE(n_components="two")  # type: ignore[arg-type]
     MMPHATE(components=2)  # type: ignore[call-arg]
 
