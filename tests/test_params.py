@@ -225,7 +225,7 @@ def test_normalize_is_true_or_false(value):
 
 
 CHOICES = [
-    ("t", "knee", "'auto'"),
+    ("t", "knee", "'auto', 'eigenvalues'"),
     ("storage", "dense", "'auto', 'sparse', 'tiles', 'lazy'"),
     ("landmarks", "random", "'spectral', 'stratified'"),
     ("knn_backend", "faiss", "'auto', 'torch', 'keops', 'pynndescent'"),
