@@ -83,6 +83,8 @@ GOOD = [
     {"knn_backend": "keops"},
     {"mds_solver": "nonmetric"},
     {"mds_dist": "cosine"},
+    {"refine_knn": 0},
+    {"refine_knn": np.int64(10)},
 ]
 
 
@@ -225,7 +227,7 @@ CHOICES = [
     ("t", "knee", "'auto'"),
     ("storage", "dense", "'auto', 'sparse', 'tiles', 'lazy'"),
     ("landmarks", "random", "'spectral', 'stratified'"),
-    ("knn_backend", "faiss", "'auto', 'torch', 'keops', 'pynndescent'"),
+    ("knn_backend", "faiss", "'auto', 'torch', 'scipy', 'keops', 'pynndescent'"),
     ("mds_solver", "sgd", "'classic', 'smacof', 'nonmetric'"),
     ("mds_dist", "manhattan", "'euclidean', 'cosine'"),
     ("storage", "", "'auto', 'sparse', 'tiles', 'lazy'"),

@@ -31,6 +31,7 @@ def reused(op: MMPHATE) -> list[str]:
         ({"n_components": 3}, "mds"),
         ({"mds_solver": "classic"}, "mds"),
         ({"mds_dist": "cosine"}, "distances"),
+        ({"refine_knn": 5}, "interpolate"),
         ({"gamma": 1}, "potential"),
         ({"t": 7}, "potential"),
         ({"n_landmark": 40}, "landmarks"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from ..neighbors import kneighbors
@@ -64,20 +66,26 @@ def refined(coordinates: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
     A node is drawn to the slices ``neighbors`` of its unit, and back to its place before the first sweep; five other
     slices repel it in each sweep. The force is the gradient of the logarithm of the similarity 1 / (1 + A d^(2 B)), or
     of what is missing to 1. The unit of distance is twice the median, over all nodes, of a node's mean distance to its
-    neighbors; with a median of 0 nothing moves. A node that is its own neighbor, or whose place is NaN, exerts no
+    neighbors (the lower one of an even number); with a median of 0 nothing moves. A node that is its own neighbor, or whose place is NaN, exerts no
     force. O(N k) time for a sweep, some chunks of memory. Deterministic: no sum depends on the number of threads.
 
     Source: McInnes, Healy and Melville, "UMAP", arXiv 1802.03426, for the shape of the similarity.
     """
     size = coordinates.nan_to_num(0).abs().amax()
-    scaled = (coordinates / size).permute(2, 0, 1).contiguous()  # (C, M, S), so that squares neither overflow nor vanish
+    scaled = (coordinates / size).permute(2, 0, 1).contiguous()  # (C, M, S); squares neither overflow nor vanish
     unit = WIDTH * _spacing(scaled, neighbors)
     if not bool(unit > 0):
         return coordinates
     result = torch.empty_like(scaled)
-    for units in row_chunks(*neighbors.shape[:2], chunk_elements(coordinates.device)):
+    for units in _units_at_once(neighbors):
         result[:, units] = _settled(scaled[:, units] / unit, _links(neighbors[units]))
     return (result * (unit * size)).permute(1, 2, 0)
+
+
+def _units_at_once(neighbors: torch.Tensor) -> Iterator[slice]:
+    """Units whose temporaries stay in the cache of a CPU, or within the memory of a GPU."""
+    n_units, n_slices, _ = neighbors.shape
+    return row_chunks(n_units, n_slices, chunk_elements(neighbors.device) // (1 if neighbors.is_cuda else 32))
 
 
 def _links(neighbors: torch.Tensor) -> torch.Tensor:  # (m, S, k) -> (k, m S)
@@ -88,11 +96,11 @@ def _links(neighbors: torch.Tensor) -> torch.Tensor:  # (m, S, k) -> (k, m S)
 
 
 def _spacing(places: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:  # (C, M, S), (M, S, k) -> ()
-    """The median over nodes of the mean distance to the neighbors; NaN where no node has a neighbor."""
+    """The lower median over nodes of the mean distance to the neighbors; NaN where no node has a neighbor."""
     of_nodes = torch.empty_like(places[0])
     itself = torch.arange(neighbors.shape[1], device=neighbors.device)
-    for units in row_chunks(*neighbors.shape[:2], chunk_elements(places.device)):
-        total, count = torch.zeros_like(places[:2, units][0]), torch.zeros_like(places[0, units])
+    for units in _units_at_once(neighbors):
+        total, count = torch.zeros_like(places[0, units]), torch.zeros_like(places[0, units])
         for link, near in zip(_links(neighbors[units]), neighbors[units].unbind(2), strict=True):
             total += _towards(places[:, units], link).square_().sum(0).sqrt_()
             count += near != itself
