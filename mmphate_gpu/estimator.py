@@ -60,7 +60,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Distance between the potentials of two landmarks.
     refine_knn : int
         If it is not 0, every node moves a little at the end, towards the ``refine_knn`` slices of its unit whose states
-        are nearest to its own. The picture then keeps more neighbors. 10 is a good number.
+        are nearest to its own, or to a third of the slices if they are few. The picture then keeps more neighbors, and
+        10 is a good number. `transform` leaves this out.
     n_pca : int or None
         If there are more samples, they are reduced to this many principal components. None never reduces them, and
         those of a masked trace are not reduced.

@@ -11,8 +11,6 @@ from ..ops.chunks import chunk_elements, row_chunks
 from ..ops.kth_neighbor_distance import nearest_others
 from ..slices import unit_major
 
-# The similarity 1 / (1 + A d^(2 B)) of two places: UMAP's curve for a least distance of 0.1.
-A, B = 1.577, 0.8951
 # The unit of distance, in multiples of the distance in the picture between a node and its neighbors.
 WIDTH = 2.0
 # The pull back to the place before the refinement, for each unit of distance.
@@ -22,8 +20,10 @@ SWEEPS = 30
 N_REPELLING = 5
 # No slice repels a node by more: nearly equal places would else be thrown far apart.
 LARGEST_REPULSION = 4.0
-# Added to squared distances, of which the attraction and the repulsion take negative powers.
-LEAST_ATTRACTED, LEAST_REPELLED = 1e-12, 1e-3
+# Added to the squared distance by which the repulsion is divided.
+LEAST_SQUARE = 1e-3
+# With k near S every slice attracts every other: k = S / 3 kept more of the 10 nearest of 30 slices, 2 S / 3 fewer.
+LEAST_SLICES = 3
 # Multiples of the golden ratio, without their whole part, fall into the largest gaps that earlier ones left. So the
 # slices that repel a node are spread evenly, and no random number is needed.
 GOLDEN = (5**0.5 - 1) / 2
@@ -39,11 +39,11 @@ def refined_nodes(
 ) -> torch.Tensor:  # (N, C)
     """`refined` coordinates, for the ``knn`` nearest slices of each node's unit; ``coordinates`` where it is 0.
 
-    ``knn`` is clamped to S - 1. In ``masked`` points NaN is a missing sample, and a node with fewer than ``knn``
+    ``knn`` is clamped to S / 3. In ``masked`` points NaN is a missing sample, and a node with fewer than ``knn``
     comparable slices has those. The search takes O(M S^2 D) time at most.
     """
     n_slices, n_units = points.shape[:2]
-    k = min(knn, n_slices - 1)
+    k = min(knn, n_slices // LEAST_SLICES)
     if k == 0:
         return coordinates
     neighbors = _nearest_slices(unit_major(points), k, backend, masked)
@@ -64,12 +64,13 @@ def refined(coordinates: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
     """Coordinates after 30 sweeps, in which the nodes of each unit attract and repel one another.
 
     A node is drawn to the slices ``neighbors`` of its unit, and back to its place before the first sweep; five other
-    slices repel it in each sweep. The force is the gradient of the logarithm of the similarity 1 / (1 + A d^(2 B)), or
-    of what is missing to 1. The unit of distance is twice the median, over all nodes, of a node's mean distance to its
-    neighbors (the lower one of an even number); with a median of 0 nothing moves. A node that is its own neighbor, or whose place is NaN, exerts no
-    force. O(N k) time for a sweep, some chunks of memory. Deterministic: no sum depends on the number of threads.
+    slices repel it in each sweep. The attraction is the gradient of the logarithm of the similarity 1 / (1 + d^2), and
+    the repulsion that of one minus the similarity. The unit of distance is twice the median, over all nodes, of a
+    node's mean distance to its neighbors (the lower one of an even number); with a median of 0 nothing moves. A node
+    that is its own neighbor, or whose place is NaN, exerts no force. O(N k) time for a sweep, some chunks of memory.
+    The bits do not depend on the number of threads, because no power or exponential is taken.
 
-    Source: McInnes, Healy and Melville, "UMAP", arXiv 1802.03426, for the shape of the similarity.
+    Source: the forces are those of UMAP (McInnes, Healy and Melville, arXiv 1802.03426) with a = b = 1.
     """
     size = coordinates.nan_to_num(0).abs().amax()
     scaled = (coordinates / size).permute(2, 0, 1).contiguous()  # (C, M, S); squares neither overflow nor vanish
@@ -125,15 +126,13 @@ def _towards(places: torch.Tensor, link: torch.Tensor) -> torch.Tensor:  # (C, m
 
 
 def _attraction(difference: torch.Tensor) -> torch.Tensor:  # (C, m, S)
-    square = difference.square().sum(0).clamp_min_(LEAST_ATTRACTED)
-    power = square ** (B - 1)
-    return difference.mul_(2 * A * B * power / (1 + A * square * power))
+    return difference.mul_(2 / (1 + difference.square().sum(0)))
 
 
 def _repulsion(difference: torch.Tensor) -> torch.Tensor:  # (C, m, S)
     square = difference.square().sum(0)
-    factor = 2 * B / ((square + LEAST_REPELLED) * (1 + A * square**B))
-    largest = LARGEST_REPULSION * square.rsqrt_()
+    factor = 2 / ((square + LEAST_SQUARE) * (1 + square))
+    largest = LARGEST_REPULSION / square.sqrt_()
     return difference.mul_(torch.minimum(factor, largest)).nan_to_num_(0)  # NaN: a node that is left out of the graph
 
 

@@ -17,5 +17,4 @@ def knn(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (
     for i, point_set in enumerate(points.cpu().double().numpy()):
         near = cKDTree(point_set, balanced_tree=False).query(point_set, k + 1, workers=torch.get_num_threads())
         distances[i], indices[i] = near
-    found = (torch.from_numpy(distances).to(points), torch.from_numpy(indices).to(points.device))
-    return drop_self(*found)
+    return drop_self(torch.from_numpy(distances).to(points), torch.from_numpy(indices).to(points.device))

@@ -17,7 +17,7 @@ from ..linalg.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
-from ..mds.refine import N_REPELLING, SWEEPS
+from ..mds.refine import LEAST_SLICES, N_REPELLING, SWEEPS
 from ..operators.assemble import ENTRY_BYTES, assembled_bytes, entries_at_once
 from ..operators.choose import suits_half
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
@@ -321,12 +321,12 @@ class Costs:
         return _stage("mds", (L, self.p.n_components), 0, peak, SMACOF_SWEEPS * 20.0 * L * L, "float32, float64")
 
     def _interpolate(self) -> StagePlan:
-        """pipeline.py, estimator.py: coordinates and two copies; for `transform` float64 ones and points; refinement."""
+        """pipeline.py, estimator.py: coordinates and two copies; for `transform` float64 ones and points; neighbors."""
         coordinates = self.N * self.p.n_components
         kept = self.item * coordinates
         peak = 3 * kept + 16 * coordinates + 8 * self.N * self.D + self._retained()
         operations = 2.0 * self.reached * self.p.n_components
-        if k := min(self.p.refine_knn, self.S - 1):  # mds/refine.py: distances, indices, and the points of the units
+        if k := min(self.p.refine_knn, self.S // LEAST_SLICES):  # mds/refine.py: distances, indices, points
             peak += 16 * k * self.N + 8 * self.N * self.D + (5 * self.item + 8 * k) * coordinates
             pair = 6 * self.p.n_components + 20  # operations
             operations += 3.0 * self.D * self.pairs + SWEEPS * (k + N_REPELLING) * pair * self.N

@@ -32,7 +32,7 @@ def case(n_units: int = 3, n_slices: int = 60, n_components: int = 2) -> tuple[t
 
 def by_the_formula(places: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
     """Step 14 of docs/method.md, node by node."""
-    a, b, golden = 1.577, 0.8951, (np.sqrt(5) - 1) / 2
+    golden = (np.sqrt(5) - 1) / 2
     n_units, n_slices, k = neighbors.shape
     near = [[[places[u, j] for j in neighbors[u, i]] for i in range(n_slices)] for u in range(n_units)]
     spacing = np.linalg.norm(np.array(near) - places[:, :, None], axis=-1).mean(-1)
@@ -47,11 +47,11 @@ def by_the_formula(places: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
             for i in range(n_slices):
                 for j in neighbors[u, i]:
                     q = np.sum((y[u, j] - y[u, i]) ** 2)
-                    force[u, i] += 2 * a * b * q ** (b - 1) / (1 + a * q**b) * (y[u, j] - y[u, i]) / k
+                    force[u, i] += 2 / (1 + q) * (y[u, j] - y[u, i]) / k
                 for shift in shifts:
                     away = y[u, i] - y[u, i - shift]
                     q = np.sum(away**2)
-                    pushed = 2 * b / ((0.001 + q) * (1 + a * q**b)) * away
+                    pushed = 2 / ((0.001 + q) * (1 + q)) * away
                     force[u, i] += pushed * min(1, 4 / np.linalg.norm(pushed)) / 5
         y += (1 - sweep / 30) * force
     return y * unit
@@ -61,9 +61,9 @@ def by_the_formula(places: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
 def test_the_sweeps_are_those_of_the_formula(n_components, device):
     places, neighbors = case(2, 12, n_components)
     wanted = by_the_formula(places.numpy(), neighbors.numpy())
-    # Other orders of sums and powers, over 30 sweeps. Measured: 7e-14.
+    # Other orders of sums. Nearly equal places repel with up to 2000 times their difference. Measured: 7e-11.
     actual = refined(places.to(device), neighbors.to(device))
-    np.testing.assert_allclose(actual.cpu().numpy(), wanted, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(actual.cpu().numpy(), wanted, rtol=0, atol=1e-8)
     assert np.abs(wanted - places.numpy()).max() > 0.01
 
 
@@ -92,8 +92,8 @@ def test_rotation_shift_and_scale_go_through(angle, scale):
     places, neighbors = case()
     turn = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float64)
     moved = refined(scale * (places @ turn + 3), neighbors) / scale
-    # Rounding of the places, over 30 sweeps. Measured: 4e-13.
-    torch.testing.assert_close(moved, refined(places, neighbors) @ turn + 3, rtol=0, atol=1e-9)
+    # Rounding of the places, over 30 sweeps. Measured: 3e-10.
+    torch.testing.assert_close(moved, refined(places, neighbors) @ turn + 3, rtol=0, atol=1e-7)
 
 
 def test_equal_places_and_a_single_slice_stay():
@@ -104,16 +104,24 @@ def test_equal_places_and_a_single_slice_stay():
     assert torch.equal(refined_nodes(row, walk(1, 4, 3), 5), row)  # one slice of four units
 
 
+def test_few_slices_have_a_third_as_neighbors():
+    states, places = walk(20, 3, 4), walk(20, 3, 2).flatten(0, 1)
+    assert torch.equal(refined_nodes(places, states, 10), refined_nodes(places, states, 6))
+    assert not torch.equal(refined_nodes(places, states, 6), refined_nodes(places, states, 5))
+    assert torch.equal(refined_nodes(places[:6], states[:2], 10), places[:6])  # a third of two slices is none
+
+
 def test_float32_is_float64_up_to_rounding():
     places, neighbors = case()
     single = refined(places.float(), neighbors)
     assert single.dtype == torch.float32
-    # The nearest slices do not change, and 30 sweeps carry the rounding of the first. Measured: 3e-5.
-    torch.testing.assert_close(single.double(), refined(places, neighbors), rtol=0, atol=1e-3)
+    error = (single.double() - refined(places, neighbors)).abs()
+    # Nearly equal places repel with up to 2000 times their difference. Measured: 9e-3 and 1e-4, beside moves of 1.4.
+    assert error.max() < 0.1 and error.median() < 1e-3
 
 
 def test_chunks_and_threads_change_no_bit(monkeypatch):
-    places, neighbors = case(8, 900)
+    places, neighbors = case(5, 8003)  # torch shares an op of more than 32,768 entries between threads
     wanted, threads = refined(places, neighbors), torch.get_num_threads()
     try:
         torch.set_num_threads(2 if threads == 1 else 1)
