@@ -12,7 +12,7 @@ from ..ops.kth_neighbor_distance import nearest_others
 from ..slices import unit_major
 
 # The unit of distance, in multiples of the distance in the picture between a node and its neighbors.
-WIDTH = 2.0
+WIDTH = 3.0
 # The pull back to the place before the refinement, for each unit of distance.
 ANCHOR = 0.1
 SWEEPS = 30
@@ -20,8 +20,8 @@ SWEEPS = 30
 N_REPELLING = 5
 # No slice repels a node by more: nearly equal places would else be thrown far apart.
 LARGEST_REPULSION = 4.0
-# Added to the squared distance by which the repulsion is divided.
-LEAST_SQUARE = 1e-3
+# Added to the squared distance by which the repulsion is divided, and the least divisor of the attraction.
+LEAST_SQUARE, LEAST_DIVISOR = 1e-3, 1e-12
 # With k near S every slice attracts every other: k = S / 3 kept more of the 10 nearest of 30 slices, 2 S / 3 fewer.
 LEAST_SLICES = 3
 # Multiples of the golden ratio, without their whole part, fall into the largest gaps that earlier ones left. So the
@@ -64,13 +64,13 @@ def refined(coordinates: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
     """Coordinates after 30 sweeps, in which the nodes of each unit attract and repel one another.
 
     A node is drawn to the slices ``neighbors`` of its unit, and back to its place before the first sweep; five other
-    slices repel it in each sweep. The attraction is the gradient of the logarithm of the similarity 1 / (1 + d^2), and
-    the repulsion that of one minus the similarity. The unit of distance is twice the median, over all nodes, of a
+    slices repel it in each sweep. The attraction is the gradient of the logarithm of the similarity 1 / (1 + d), and
+    the repulsion that of one minus the similarity. The unit of distance is 3 times the median, over all nodes, of a
     node's mean distance to its neighbors (the lower one of an even number); with a median of 0 nothing moves. A node
     that is its own neighbor, or whose place is NaN, exerts no force. O(N k) time for a sweep, some chunks of memory.
     The bits do not depend on the number of threads, because no power or exponential is taken.
 
-    Source: the forces are those of UMAP (McInnes, Healy and Melville, arXiv 1802.03426) with a = b = 1.
+    Source: the forces are those of UMAP (McInnes, Healy and Melville, arXiv 1802.03426) with a = 1 and b = 1/2.
     """
     size = coordinates.nan_to_num(0).abs().amax()
     scaled = (coordinates / size).permute(2, 0, 1).contiguous()  # (C, M, S); squares neither overflow nor vanish
@@ -126,14 +126,17 @@ def _towards(places: torch.Tensor, link: torch.Tensor) -> torch.Tensor:  # (C, m
 
 
 def _attraction(difference: torch.Tensor) -> torch.Tensor:  # (C, m, S)
-    return difference.mul_(2 / (1 + difference.square().sum(0)))
+    distance = difference.square().sum(0).sqrt_()
+    return difference.div_((distance * (1 + distance)).clamp_min_(LEAST_DIVISOR))
 
 
 def _repulsion(difference: torch.Tensor) -> torch.Tensor:  # (C, m, S)
     square = difference.square().sum(0)
-    factor = 2 / ((square + LEAST_SQUARE) * (1 + square))
-    largest = LARGEST_REPULSION / square.sqrt_()
-    return difference.mul_(torch.minimum(factor, largest)).nan_to_num_(0)  # NaN: a node that is left out of the graph
+    distance = square.sqrt()
+    factor = 1 / ((square + LEAST_SQUARE) * (1 + distance))
+    return difference.mul_(torch.minimum(factor, LARGEST_REPULSION / distance)).nan_to_num_(
+        0
+    )  # NaN: a node that is left out of the graph
 
 
 def _shifts(sweep: int, n_slices: int) -> list[int]:
