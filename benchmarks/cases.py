@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure.records import ROOT
 from benchmarks.measure.tasks import QUICK as SMALL
-from benchmarks.measure.tasks import environment
+from benchmarks.networks import EPOCHS as DIGITS_EPOCHS
+from benchmarks.networks import recording
 
 if TYPE_CHECKING:
     from mmphate_gpu import Trace
 
 GOLDEN = ROOT / "tests" / "golden"
 Maker = Callable[[Path | None], "Trace"]  # takes the folder that keeps what takes long to make
-DIGITS_EPOCHS = 50
-TRAIN_AND_SAVE = """
-import sys
-from mmphate_gpu import save_trace
-from mmphate_gpu.cli.demo import digits, train
-save_trace(sys.argv[2], train(digits(), epochs=int(sys.argv[1])).trace)
-"""
 
 
 @dataclass(frozen=True)
@@ -85,25 +76,8 @@ def _side_by_side(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int)
 
 
 def digits_trace(folder: Path | None = None) -> Trace:
-    """A real recording: the hidden states of the demo's LSTM, (51, 8, 20, 50), while it learns to read digits.
-
-    The model is trained at first use (5 s on one core, the same bits every time). The trace is kept in ``folder`` under
-    a name with a hash of the sources of the training. The training has a process of its own, because its warm caches
-    and allocators would change what is measured here.
-    """
-    from mmphate_gpu import load_trace
-    from mmphate_gpu.cli.demo import digits, train
-
-    if folder is None:
-        return train(digits(), epochs=DIGITS_EPOCHS).trace
-    sources = (ROOT / "mmphate_gpu" / "cli" / "demo.py", *sorted((ROOT / "mmphate_gpu" / "record").glob("*.py")))
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
-    file = folder / f"digits-{digest}.npz"
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-c", TRAIN_AND_SAVE, str(DIGITS_EPOCHS), str(file)]
-        subprocess.run(command, env=environment(), check=True, stdout=sys.stderr)
-    return load_trace(file)
+    """A real recording: the hidden states of the demo's LSTM, (51, 8, 20, 50), while it learns to read digits."""
+    return recording("digits-lstm", folder, DIGITS_EPOCHS)
 
 
 def _golden(file: str) -> Maker:

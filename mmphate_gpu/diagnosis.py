@@ -15,6 +15,8 @@ from .params import Params
 # The largest shares of the nodes without a warning: outside the largest island, and without an interslice neighbor.
 # At most 0.4 % of the nodes of the digits demo are not linked; in the Hopf scenario 29 % are not.
 OUTSIDE, UNLINKED = 0.01, 0.2
+# What the places of islands say, by the parameter `islands`.
+PLACES_OF_ISLANDS = {"potential": "are arbitrary", "states": "show how far their mean states are apart, not diffusion"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Diagnosis:
     Attributes
     ----------
     constant : whether the points of all nodes are equal, up to rounding.
-    islands : connected components of the diffusion graph; where they lie relative to each other is arbitrary.
+    islands : connected components of the diffusion graph; diffusion says nothing of their places beside one another.
     share_outside_largest_island, share_without_interslice_neighbor : shares of the nodes of the graph.
     t_at_end : whether "auto" chose the last t that the knee of the entropy can have.
     collapsed : whether all landmarks of an island have the same potential, up to rounding.
@@ -88,7 +90,8 @@ class Diagnosis:
             f"the {'z-scored ' * p.normalize}states of all nodes are equal, so the places say nothing of the data": (
                 self.constant
             ),
-            f"the diffusion graph has {self.islands:,} islands, whose places relative to each other are arbitrary, and "
+            f"the diffusion graph has {self.islands:,} islands, whose places relative to each other "
+            f"{PLACES_OF_ISLANDS[p.islands]}, and "
             f"{self.share_outside_largest_island:.1%} of the nodes are outside the largest": self._apart,
             f"{self.share_without_interslice_neighbor:.1%} of the nodes have no interslice neighbor": self._unlinked,
             f"t={t} is the end of its range": self.t_at_end,
@@ -105,6 +108,7 @@ class Diagnosis:
             "a trace whose states differ": self.constant and not p.normalize,
             f"an interslice_knn above {p.interslice_knn}": self._apart or self._unlinked,
             "landmarks='stratified'": self._apart and p.landmarks == "spectral",
+            "islands='states'": self._apart and p.islands == "potential",
             f"a t_max above {p.t_max}": self.t_at_end,
             f"a t below {t}": self.collapsed,
         }

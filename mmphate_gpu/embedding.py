@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 AXES = ("epoch", "timestep", "unit")
 # The entries that `Embedding.load` reads. The axes determine the labels of the nodes, so it does not read the labels.
 _NEEDED = ("embedding", "shape", *(f"{axis}_values" for axis in AXES))
-_OPTIONAL = ("most_active", "entropy", "t", "stress")
+_OPTIONAL = ("most_active", "entropy", "t", "t_range", "stress")
 NOTEBOOK_NODES = 50_000  # a notebook keeps its pictures in its file
 
 
@@ -51,6 +51,8 @@ class Embedding:
         Von Neumann entropy of the landmark operator, in nats.
     t : int, optional
         Diffusion time.
+    t_range : (int, int), optional
+        The lowest and the highest t that other landmarks could give, of a ``t`` that an entropy has chosen.
     stress : float, optional
         Kruskal's normalized stress-1 of the landmark distances.
 
@@ -67,6 +69,7 @@ class Embedding:
     entropy: np.ndarray | None = None  # (t_max,)
     t: int | None = None
     stress: float | None = None
+    t_range: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.layout, SliceLayout):
@@ -85,6 +88,8 @@ class Embedding:
             object.__setattr__(self, "entropy", _real("entropy", self.entropy, ndim=1))
         if self.t is not None:
             object.__setattr__(self, "t", check_number("t", self.t, low=1, integer=True))
+        if self.t_range is not None:
+            object.__setattr__(self, "t_range", _time_range(self.t_range, self.t))
         if self.stress is not None:
             object.__setattr__(self, "stress", check_number("stress", self.stress, low=0))
 
@@ -103,7 +108,7 @@ class Embedding:
 
     def _caption(self) -> str:
         facts = [f"{self.n_nodes:,} nodes", f"{self.n_components} components"]
-        facts += [] if self.t is None else [f"t = {self.t}"]
+        facts += [] if self.t is None else [f"t = {self.t_text}"]
         facts += [] if self.stress is None else [f"stress {self.stress:.3g}"]
         return ", ".join(facts)
 
@@ -119,6 +124,11 @@ class Embedding:
     @property
     def n_components(self) -> int:
         return self.coordinates.shape[1]
+
+    @property
+    def t_text(self) -> str:
+        """The diffusion time with its range, such as "31 (28 to 35)"; for an embedding with a ``t``."""
+        return time_text(self.t, self.t_range)
 
     def by(self, axis: str) -> np.ndarray:  # (N,)
         """Label of every node along ``axis``: "epoch", "timestep" or "unit".
@@ -204,7 +214,7 @@ class Embedding:
 
         Its entries are ``embedding`` (N, C); ``epoch``, ``timestep`` and ``unit`` (N,) of every node; ``shape`` (3,);
         ``epoch_values``, ``timestep_values`` and ``unit_values`` of the axes; and those of ``entropy``, ``t``,
-        ``stress`` and ``most_active`` that are set.
+        ``t_range`` (2,), ``stress`` and ``most_active`` that are set.
 
         Raises
         ------
@@ -239,10 +249,12 @@ class Embedding:
             raise InputError(f"shape is {arrays['shape'].tolist()}; accepted: {list(layout.shape)}, as its axes")
         scalars = {name: arrays[name].item() for name in ("t", "stress") if name in arrays}
         vectors: dict[str, Any] = {name: arrays.get(name) for name in ("most_active", "entropy")}
+        vectors["t_range"] = tuple(arrays["t_range"].tolist()) if "t_range" in arrays else None
         return cls(arrays["embedding"], layout, **vectors, **scalars)
 
     def _extras(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in ("entropy", "t", "stress")}
+        values["t_range"] = None if self.t_range is None else np.array(self.t_range)
         return {name: value for name, value in values.items() if value is not None}
 
     def _arrays(self) -> dict[str, Any]:
@@ -253,6 +265,27 @@ class Embedding:
         if self.most_active is not None:
             arrays["most_active"] = self.most_active
         return arrays
+
+
+def time_text(t: int | None, t_range: tuple[int, int] | None) -> str:
+    """The diffusion time ``t`` with its range.
+
+    Examples
+    --------
+    >>> time_text(31, (28, 35)), time_text(31, None)
+    ('31 (28 to 35)', '31')
+    """
+    return f"{t:,}" + ("" if t_range is None else f" ({t_range[0]:,} to {t_range[1]:,})")
+
+
+def _time_range(times: Any, t: int | None) -> tuple[int, int]:
+    """``times`` as two whole numbers with ``t`` between them."""
+    if t is None or not isinstance(times, tuple) or len(times) != 2:
+        raise InputError(f"t_range={times!r} with t={t}; accepted: a pair of times with t between them")
+    low, high = (int(check_number("t_range", time, low=1, integer=True)) for time in times)
+    if not low <= t <= high:
+        raise InputError(f"t_range={times!r} with t={t}; accepted: a pair of times with t between them")
+    return low, high
 
 
 def _checked_indices(name: str, indices: np.ndarray, size: int) -> np.ndarray:
@@ -327,6 +360,8 @@ def _check_headers(members: dict[str, NpzMember]) -> None:
         raise InputError(
             f"entropy has shape {members['entropy'].shape}; accepted: 1 axis, one value per diffusion time"
         )
+    if "t_range" in members:
+        check_length("t_range", members["t_range"].shape, 2, "time")
     for name in ("t", "stress"):
         if name in members and members[name].shape:
             raise InputError(f"{name} has shape {members[name].shape}; accepted: a single number")

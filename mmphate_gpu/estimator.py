@@ -42,8 +42,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Neighbors that set the bandwidth between units of one slice, and between slices of one unit.
     decay : float or None
         Exponent of the intraslice kernel; None links the ``intraslice_knn`` nearest units with weight 1.
-    t : int or "auto"
-        Diffusion time; "auto" takes the knee of the von Neumann entropy.
+    t : int, "auto" or "eigenvalues"
+        Diffusion time; "auto" takes the knee of the von Neumann entropy of the landmark operator's singular values, as
+        published, "eigenvalues" that of its eigenvalues, which depend less on ``random_state``.
     gamma : float in [-1, 1]
         Transform of the diffusion potential: 1 logarithm, -1 none, 0 square root.
     n_landmark : int or None
@@ -58,6 +59,12 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         SMACOF from the start of classical MDS, classical MDS alone, or nonmetric MDS from the end of SMACOF.
     mds_dist : {"euclidean", "cosine"}
         Distance between the potentials of two landmarks.
+    n_init : int
+        Starts of SMACOF, of which the one that ends with the least stress counts. The first is classical MDS.
+    islands : {"potential", "states"}
+        Distance between landmarks of different islands. "potential" is ``mds_dist``, which is the same for all islands
+        if ``gamma`` is 0, so that their places are arbitrary. "states" is the distance of the mean states, in the
+        scale of the distances within islands, and islands keep a gap. It changes nothing if the graph is one island.
     refine_knn : int
         If it is not 0, every node moves a little at the end, towards the ``refine_knn`` slices of its unit whose states
         are nearest to its own, or to a third of the slices if they are few. The picture then keeps more neighbors, and
@@ -95,10 +102,15 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ``normalize``). A warning counts the others.
     t_ : int
         Diffusion time.
+    t_range_ : (int, int) or None
+        The lowest and the highest t that other landmarks of the same nodes could give; None for a ``t`` that is a
+        number.
     stress_ : float
-        Kruskal's stress-1 of the landmark distances.
+        Kruskal's stress-1 of the landmark distances; between islands they are those that ``islands`` chooses.
     landmark_op_ : (L, L) float64
         Diffusion operator of the landmarks.
+    landmark_degrees_ : (L,) float64
+        ``landmark_op_`` with rows times these numbers is symmetric.
     transitions_ : (N', L) sparse
         Transitions from the nodes of the graph to landmarks.
     clusters_ : (N',) int64
@@ -107,6 +119,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     bandwidth_ : float
         The interslice bandwidth.
     von_neumann_entropy_ : (t_max,) float64
+        Of the values that ``t`` names.
     diff_potential_ : (L, L) float64
     n_landmark_ : int
         L, the number of landmarks after empty clusters are dropped.
@@ -139,6 +152,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     embedding_: Any
     t_: int
+    t_range_: tuple[int, int] | None
     stress_: float
     n_landmark_: int
     affinity_: AffinityOperator
@@ -161,6 +175,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         normalize: bool = True,
         mds_solver: str = "smacof",
         mds_dist: str = "euclidean",
+        n_init: int = 2,
+        islands: str = "potential",
         refine_knn: int = 0,
         n_pca: int | None = 100,
         n_svd: int = 100,
@@ -184,6 +200,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.normalize = normalize
         self.mds_solver = mds_solver
         self.mds_dist = mds_dist
+        self.n_init = n_init
+        self.islands = islands
         self.refine_knn = refine_knn
         self.n_pca = n_pca
         self.n_svd = n_svd
@@ -201,12 +219,12 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """An estimator whose picture depends little on the seed: ``parameters`` win over those of the recipe.
 
         The recipe "stable" replaces some defaults, which are those of M-PHATE, by values that were found by measurement
-        (docs/user_guide/choose_settings.md). O(1) time.
+        (docs/user_guide/choose_settings.md). Printing the estimator shows them. O(1) time.
 
         Examples
         --------
-        >>> MMPHATE.stable(n_components=3, random_state=0)
-        MMPHATE(gamma=1, landmarks='stratified', n_components=3, random_state=0)
+        >>> MMPHATE.stable(n_components=3, random_state=0).n_components
+        3
         """
         return cls(**RECIPES["stable"] | parameters)
 
@@ -275,6 +293,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return {**super().__getstate__(), "_stages": None, "callback": None}
 
     landmark_op_ = property(lambda self: self._copy_of("landmark_op_"))
+    landmark_degrees_ = property(lambda self: self._copy_of("landmark_degrees_"))
     transitions_ = property(lambda self: self._copy_of("transitions_"))
     clusters_ = property(lambda self: self._copy_of("clusters_"))
     von_neumann_entropy_ = property(lambda self: self._copy_of("von_neumann_entropy_"))
@@ -317,6 +336,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "result_": _embedding(trace, run),
             "embedding_": like_input(X, trace, run.coordinates),
             "t_": run.t,
+            "t_range_": run.t_range,
             "stress_": run.mds.stress,
             "n_landmark_": len(landmarks.landmark_op),
             "affinity_": run.affinity.operator,
@@ -324,6 +344,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "n_features_in_": trace.n_samples,
             "_results": {
                 "landmark_op_": landmarks.landmark_op,
+                "landmark_degrees_": landmarks.degrees,
                 "transitions_": landmarks.transitions,
                 "clusters_": landmarks.clusters,
                 "von_neumann_entropy_": run.entropy,
@@ -365,6 +386,7 @@ def _embedding(trace: Trace, run: Run) -> Embedding:
         most_active=most_active_class(trace),
         entropy=run.entropy.clone().cpu().numpy(),
         t=run.t,
+        t_range=run.t_range,
         stress=run.mds.stress,
     )
 

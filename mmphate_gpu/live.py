@@ -20,6 +20,7 @@ from scipy.linalg import orthogonal_procrustes
 from .embedding import AXES, Embedding
 from .errors import PictureWarning, check_number, warn_caller
 from .estimator import MMPHATE
+from .params import recipe_parameters
 from .plots.canvas import plain_style
 from .plots.scatter import panels
 from .runtime.atomic import whole_file
@@ -75,6 +76,8 @@ class LiveEmbedding:
     max_nodes : int
         Largest number of nodes in a refit. Of a longer recording a refit takes every 2nd, 4th, 8th ... epoch and, if an
         epoch has more than a 20th of it, every k-th time step. `close` takes everything.
+    recipe : {"default", "stable"}
+        Other defaults of the options, apart from the three below: "stable" has those of `MMPHATE.stable`.
     **options
         Parameters of `MMPHATE`. The defaults differ in ``device="cpu"``, ``n_landmark=500`` and ``random_state=0``.
 
@@ -115,13 +118,14 @@ class LiveEmbedding:
         *,
         max_overhead: float | None = 0.1,
         max_nodes: int = 10_000,
+        recipe: str = "default",
         **options: Any,
     ) -> None:
         self._refit_every = int(check_number("refit_every", refit_every, low=1, integer=True))
         self._max_nodes = int(check_number("max_nodes", max_nodes, low=2, integer=True))
         if max_overhead is not None:
             check_number("max_overhead", max_overhead, low=0, open_low=True)
-        self._options = DEFAULTS | options
+        self._options = recipe_parameters(recipe) | DEFAULTS | options
         self._out = None if out is None else _made_folder(out)
         _warm_up(self._options)
         self._fit: Fit | None = None
@@ -223,6 +227,7 @@ class LiveEmbedding:
             "snapshots_at_refit": fit.n_snapshots,
             "shown": dict(sizes),
             "t": fit.op.t_,
+            "t_range": fit.op.t_range_,
             "stress": fit.op.stress_,
             "seconds": round(self.seconds, 3),
             "ended": self._is_closed,

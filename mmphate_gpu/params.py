@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 STORAGES = ("auto", "sparse", "tiles", "lazy")
 KNN_BACKENDS = ("auto", "torch", "scipy", "keops", "pynndescent")
 LANDMARKS = ("spectral", "stratified")
+TIMES = ("auto", "eigenvalues")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
+ISLANDS = ("potential", "states")
 
 # The stages of `pipeline.mmphate`, in order, and the parameters that each stage reads.
 STAGE_PARAMETERS = {
@@ -25,8 +27,8 @@ STAGE_PARAMETERS = {
     "landmarks": ("n_landmark", "n_svd", "landmarks", "random_state"),
     "entropy": ("t_max",),
     "potential": ("t", "gamma"),
-    "distances": ("mds_dist",),
-    "mds": ("n_components", "mds_solver", "random_state"),
+    "distances": ("mds_dist", "islands"),
+    "mds": ("n_components", "mds_solver", "n_init", "islands"),
     "interpolate": ("refine_knn", "knn_backend"),
 }
 
@@ -168,6 +170,8 @@ class Params:
     normalize: bool = True
     mds_solver: str = "smacof"
     mds_dist: str = "euclidean"
+    n_init: int = 2
+    islands: str = "potential"
     refine_knn: int = 0
     n_pca: int | None = 100
     n_svd: int = 100
@@ -178,7 +182,7 @@ class Params:
     knn_backend: str = "auto"
 
     def __post_init__(self) -> None:
-        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "refine_knn": 0, "n_svd": 1}
+        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "n_init": 1, "refine_knn": 0, "n_svd": 1}
         for name, low in whole.items():
             check_number(name, getattr(self, name), low=low, integer=True)
         check_t_max(self.t_max)
@@ -190,7 +194,7 @@ class Params:
         if self.decay is not None:
             check_number("decay", self.decay, low=0, open_low=True)
         if isinstance(self.t, str):
-            check_choice("t", self.t, ("auto",))
+            check_choice("t", self.t, TIMES)
         else:
             check_steps(self.t)
         check_number("gamma", self.gamma, low=-1, high=1)
@@ -203,10 +207,16 @@ class Params:
         check_choice("knn_backend", self.knn_backend, KNN_BACKENDS)
         check_choice("mds_solver", self.mds_solver, MDS_SOLVERS)
         check_choice("mds_dist", self.mds_dist, MDS_DISTANCES)
+        check_choice("islands", self.islands, ISLANDS)
 
     def of(self, stage: str) -> dict[str, Any]:
         """The parameters that ``stage`` reads, by name."""
         return {name: getattr(self, name) for name in STAGE_PARAMETERS[stage]}
+
+    @property
+    def chooses_t(self) -> bool:
+        """Whether t is the knee of an entropy, and not a number."""
+        return isinstance(self.t, str)
 
     def most_landmarks(self, n_nodes: int) -> int:
         """The largest number of landmarks of a run over ``n_nodes`` nodes. Without landmarks it is ``n_nodes``."""

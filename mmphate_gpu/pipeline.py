@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 
 from .diagnosis import Diagnosis
-from .diffusion.entropy import entropy_of_components
-from .diffusion.knee import knee
+from .diffusion.entropy import EntropyEstimate, entropy_of_components
 from .diffusion.potential import allows_low_rank, collapsed, potential_distances, potential_of_power
 from .diffusion.power import diffuse
 from .errors import InputError
 from .landmarks.operator import Landmarks, landmark_diffusion, masked_landmark_diffusion
+from .mds.islands import distances_by_states, mean_states, with_gaps
 from .mds.metric import MDSResult, embed_landmarks
 from .mds.refine import refined_nodes
 from .operators.graph_nodes import check_graph, of_all_nodes
@@ -35,6 +35,7 @@ class Run(NamedTuple):
     landmarks: Landmarks
     entropy: torch.Tensor  # (t_max,)
     t: int
+    t_range: tuple[int, int] | None  # the error bar of a t that the entropy has chosen
     potential: torch.Tensor  # (L, L)
     mds: MDSResult
     coordinates: torch.Tensor  # (N, C); NaN for nodes that are left out of the graph
@@ -58,24 +59,25 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     landmarks = stage("landmarks", _landmarks, affinity, points, trace, **p.of("landmarks"))
     _check_labels(landmarks, p)
     # 9 Diffusion time: the knee of the von Neumann entropy
-    entropy = stage("entropy", entropy_of_components, landmarks.landmark_op, landmarks.groups, **p.of("entropy"))
-    chosen = p.t == "auto"
-    t = knee(entropy) if chosen else int(p.t)
+    estimate = stage("entropy", _entropy, landmarks, symmetric=p.t == "eigenvalues", **p.of("entropy"))
+    chosen = p.chooses_t
+    t = estimate.t if chosen else int(p.t)
     p = replace(p, t=t)
     # 10 Potential of the power: diffusion/power.py, diffusion/potential.py
     potential = stage("potential", _potential, landmarks, **p.of("potential"))
     # 11 Distances: diffusion/potential.py
-    distances = stage("distances", _distances, potential, **p.of("distances"))
+    distances = stage("distances", _distances, potential, landmarks, points, affinity.nodes, **p.of("distances"))
     same_potential = collapsed(distances, p.mds_dist, potential, landmarks.groups or [])
     # 12 MDS
-    mds = stage("mds", _mds, distances, **p.of("mds"))
+    mds = stage("mds", _mds, distances, landmarks, **p.of("mds"))
     # 13 Interpolate from the landmarks to all nodes
     # 14 Refine, if asked for: mds/refine.py
     inputs = landmarks, mds, affinity.nodes, points, trace
     coordinates = stage("interpolate", _coordinates, *inputs, **p.of("interpolate"))
     signs = {"t_at_end": chosen and t >= p.t_max - 2, "collapsed": same_potential}
     diagnosis = Diagnosis.of(points, resolution, affinity, landmarks, **signs)
-    return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates, diagnosis)
+    t_range = (estimate.t_low, estimate.t_high) if chosen else None
+    return Run(points, axes, affinity, landmarks, estimate.entropy, t, t_range, potential, mds, coordinates, diagnosis)
 
 
 def _reduced(points: Points, n_pca: int | None) -> tuple[torch.Tensor, PrincipalAxes | None]:
@@ -104,18 +106,41 @@ def _check_labels(landmarks: Landmarks, p: Params) -> None:
         )
 
 
+def _entropy(landmarks: Landmarks, symmetric: bool, t_max: int) -> EntropyEstimate:
+    operator = landmarks.symmetric_op if symmetric else landmarks.landmark_op
+    return entropy_of_components(operator, landmarks.groups, t_max)
+
+
 def _potential(landmarks: Landmarks, t: int, gamma: float) -> torch.Tensor:  # (L, L)
     low_rank = allows_low_rank(gamma)
     power = diffuse(landmarks.landmark_op, t, landmarks.degrees, groups=landmarks.groups, low_rank=low_rank)
     return potential_of_power(power, gamma)
 
 
-def _distances(potential: torch.Tensor, mds_dist: str) -> torch.Tensor:  # (L, L) -> (L, L)
-    return potential_distances(potential, mds_dist)
+def _distances(
+    potential: torch.Tensor,  # (L, L)
+    landmarks: Landmarks,
+    points: torch.Tensor,  # (S, M, D)
+    nodes: torch.Tensor | None,
+    mds_dist: str,
+    islands: str,
+) -> torch.Tensor:  # (L, L)
+    distances = potential_distances(potential, mds_dist)
+    if not _apart(landmarks, islands):
+        return distances
+    of_nodes = points.flatten(0, 1) if nodes is None else points.flatten(0, 1)[nodes]
+    states = mean_states(of_nodes, landmarks.clusters, len(distances))
+    return distances_by_states(distances, states, landmarks.groups or [])
 
 
-def _mds(distances: torch.Tensor, mds_solver: str, **options: Any) -> MDSResult:
-    return embed_landmarks(distances, solver=mds_solver, **options)
+def _mds(distances: torch.Tensor, landmarks: Landmarks, mds_solver: str, islands: str, **options: Any) -> MDSResult:
+    result = embed_landmarks(distances, solver=mds_solver, **options)
+    return with_gaps(result, distances, landmarks.groups or []) if _apart(landmarks, islands) else result
+
+
+def _apart(landmarks: Landmarks, islands: str) -> bool:
+    """Whether there are islands whose places ``islands`` takes from their states."""
+    return islands == "states" and landmarks.n_islands > 1
 
 
 def _coordinates(

@@ -69,7 +69,7 @@ def test_two_islands_are_counted_and_named_at_the_line_of_the_caller():
     assert str(warning.message) == (
         "this picture may mislead: the diffusion graph has 2 islands, whose places relative to each other are "
         "arbitrary, and 25.0% of the nodes are outside the largest; an interslice_knn above 5 or "
-        "landmarks='stratified' may help"
+        "landmarks='stratified' or islands='states' may help"
     )
     assert signs(op) == {
         "constant": False,

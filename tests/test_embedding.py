@@ -67,6 +67,12 @@ def test_the_error_names_the_place_of_the_first_value_that_is_not_finite():
         ({"t": 0}, "t=0"),
         ({"t": 2.5}, "t=2.5"),
         ({"stress": -0.1}, "stress=-0.1"),
+        ({"t_range": (2, 4)}, r"t_range=\(2, 4\) with t=None; accepted: a pair of times with t between them"),
+        ({"t": 5, "t_range": (2, 4)}, r"t_range=\(2, 4\) with t=5; accepted: a pair"),
+        ({"t": 5, "t_range": [2, 9]}, "t_range=.*accepted: a pair"),
+        ({"t": 5, "t_range": (2, 5, 9)}, "t_range=.*accepted: a pair"),
+        ({"t": 5, "t_range": (0, 9)}, "t_range=0"),
+        ({"t": 5, "t_range": (2.5, 9)}, "t_range=2.5"),
     ],
 )
 def test_extras_that_do_not_fit_are_refused(extra, message):
@@ -81,8 +87,8 @@ def test_a_layout_of_another_type_is_refused():
 
 @pytest.mark.parametrize(
     "embedding",
-    [make(), full(), make(1, t=np.int64(3)), make(most_active=np.array(["x", "y"] * 12))],
-    ids=["bare", "full", "t", "names"],
+    [make(), full(), make(1, t=np.int64(3)), make(t=3, t_range=(2, 5)), make(most_active=np.array(["x", "y"] * 12))],
+    ids=["bare", "full", "t", "t_range", "names"],
 )
 def test_a_loaded_embedding_is_the_saved_one(tmp_path, embedding):
     embedding.save(tmp_path / "embedding.npz")
@@ -91,7 +97,7 @@ def test_a_loaded_embedding_is_the_saved_one(tmp_path, embedding):
         np.testing.assert_array_equal(getattr(again, name), getattr(embedding, name))
     for axis in ("epoch", "timestep", "unit"):
         np.testing.assert_array_equal(getattr(again.layout, axis), getattr(LAYOUT, axis))
-    assert (again.t, again.stress) == (embedding.t, embedding.stress)
+    assert (again.t, again.t_range, again.stress) == (embedding.t, embedding.t_range, embedding.stress)
     assert [path.name for path in tmp_path.iterdir()] == ["embedding.npz"]
 
 
@@ -108,7 +114,7 @@ def test_file_is_readable_without_the_package(tmp_path):
 def test_optional_entries_are_left_out(tmp_path):
     make().save(tmp_path / "embedding.npz")
     with np.load(tmp_path / "embedding.npz") as file:
-        assert not {"t", "stress", "entropy", "most_active"} & set(file.files)
+        assert not {"t", "t_range", "stress", "entropy", "most_active"} & set(file.files)
 
 
 def test_save_replaces_a_file_only_with_overwrite(tmp_path):
@@ -286,6 +292,12 @@ def test_to_xarray_has_named_axes_and_labels():
     np.testing.assert_array_equal(picked.values, embedding.coordinates[node])
     assert int(picked.coords["most_active"]) == embedding.most_active[node]
     assert array.attrs["t"] == 21 and array.attrs["stress"] == 0.125
+    assert make(t=3, t_range=(2, 5)).to_xarray().attrs["t_range"].tolist() == [2, 5]
+
+
+def test_the_caption_has_the_time_with_its_range():
+    assert "t = 1,234 (900 to 2,000)" in make(t=1234, t_range=(900, 2000))._caption()
+    assert "t = 21, " in full()._caption()
 
 
 def test_to_anndata_has_one_observation_per_node():

@@ -204,9 +204,7 @@ def entropy(n: int, device: torch.device) -> dict[str, Any]:
 
         with mock.patch.object(module, "SAMPLE_ABOVE", {device.type: limit}):
             results |= timed({name: way}, device)
-    ranges = {
-        name: [estimate.t_low, estimate.t_high, float(estimate.error.max())] for name, estimate in estimates.items()
-    }
+    ranges = {name: [*estimate.possible, float(estimate.error.max())] for name, estimate in estimates.items()}
     return {**results, "t_low, t_high, error": ranges}
 
 

@@ -257,7 +257,7 @@ def work_counts() -> dict[str, int]:
     mds = metric_mds(potential_distances(potential_of_power(power, 0)), random_state=0)
     # The entropy is sampled for large operators only, so the limit is lowered.
     with _calls(SingularValueSample, "_product") as probes, mock.patch.dict(entropy.SAMPLE_ABOVE, cpu=100):
-        sampled_t = diffusion.entropy_with_error(landmarks.landmark_op).t_high
+        sampled_t = diffusion.entropy_with_error(landmarks.landmark_op).possible[1]
     return {
         "entries of the affinity": affinity.to_csr().nnz,
         "products with the affinity": len(products),

@@ -27,6 +27,7 @@ SOURCES = (
     "csrc/**/*",
     "CMakeLists.txt",
     "benchmarks/cases.py",
+    "benchmarks/networks.py",
     *(f"benchmarks/{room}/*.py" for room in ("measure", "peers", "suites")),
 )
 # Another machine with the same name has more or less memory than this; what a kernel reserves changes less.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.measure.rows import Row
 
 # In the order of a full run: the rates of the machine first, what takes longest last.
-NAMES = ("floors", "ops", "pipeline", "against", "ablations", "analyses", "scale")
+NAMES = ("floors", "ops", "pipeline", "against", "ablations", "analyses", "recipes", "scale")
 
 
 def suite(name: str) -> ModuleType:

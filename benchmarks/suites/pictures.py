@@ -40,7 +40,7 @@ def picture(landmarks: Landmarks) -> Picture:
     t = optimal_t(landmarks.landmark_op)
     potential = potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees), 0)
     distances = potential_distances(potential)
-    mds = embed_landmarks(distances, N_COMPONENTS, solver="smacof", random_state=0)
+    mds = embed_landmarks(distances, N_COMPONENTS, n_init=1)
     return Picture(landmarks, interpolate(landmarks.transitions, mds.coordinates), distances, t, mds.stress)
 
 

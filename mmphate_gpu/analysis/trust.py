@@ -126,8 +126,8 @@ def trust(
       and d in the picture. The factor ``a`` is the least squares fit over all pairs of the same random nodes. The
       stress of an epoch, or of a time step, uses the same ``a`` and the pairs of up to 64 of its nodes. So a region
       with more stress than others is drawn less faithfully.
-    * *Islands* are the connected components of the diffusion graph. Their places relative to each other are arbitrary.
-      They are counted if ``estimator`` is fitted.
+    * *Islands* are the connected components of the diffusion graph. Their places relative to each other are arbitrary,
+      unless the fit had ``islands="states"``. They are counted if ``estimator`` is fitted.
     * *Seed Procrustes* is the Procrustes disparity of each pair of refits that differ in the seed only: 0 for equal
       pictures.
 

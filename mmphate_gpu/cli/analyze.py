@@ -219,7 +219,7 @@ def _of_trace(args: argparse.Namespace, op: MMPHATE) -> tuple[Data, dict[str, An
         raise InputError(f"--trace {args.trace} is for a folder with {result_folder.EMBEDDING}; {args.input} has none")
     trace, labels = _trace_and_labels(args, args.input)
     op.fit(trace)
-    report = result_folder.report(op, trace, seconds=0)
+    report = result_folder.report(op, trace, seconds=0, recipe=args.recipe)
     return Data(op.result_, op, trace, labels, seed=args.seed, verbose=True), report
 
 
@@ -242,8 +242,8 @@ def _refuse_fit_options(args: argparse.Namespace) -> None:
     """Refuse settings of an embedding for a folder that has one. Its device is that of further fits."""
     from ..params import Params
 
-    for name in FIT:
-        if name != "device" and getattr(args, name) != getattr(Params, name):
+    for name in ("recipe", *FIT):
+        if name != "device" and getattr(args, name) != getattr(Params, name, "default"):
             option = f"--{name.replace('_', '-')} {getattr(args, name)}"
             accepted = f"accepted: the settings in its {result_folder.REPORT}, or a trace in place of the folder"
             raise InputError(f"{option} is for a trace, and {args.input} holds an embedding; {accepted}")

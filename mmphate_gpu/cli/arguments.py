@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError
-from ..params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES
+from ..params import ISLANDS, KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, RECIPES, STORAGES, TIMES, recipe_parameters
 
 PROGRAM = "mmphate-gpu"  # also in report.json: --force replaces only folders with such a report
 
 # Options of both embed and plan: they decide whether a run fits, and errors about memory name them.
-RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver")
+RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver", "n_init")
 # Options of a fit: those, and what a plan does not need.
-FIT = (*RUN, "device", "gamma", "interslice_knn", "t_max", "refine_knn", "knn_backend")
+FIT = (*RUN, "islands", "device", "gamma", "interslice_knn", "t_max", "refine_knn", "knn_backend")
 
 
 def _type(convert: Callable[[str], Any], accepted: str, **words: Any) -> Callable[[str], Any]:
@@ -50,17 +50,30 @@ def _choice(purpose: str, names: tuple[str, ...], default: str) -> dict[str, Any
     return _option(f"{purpose}: {', '.join(names)}", default)  # `Params` refuses other names
 
 
+def _recipes() -> str:
+    """The recipes, each with what it sets."""
+    values = {name: ", ".join(f"{key} {value}" for key, value in recipe.items()) for name, recipe in RECIPES.items()}
+    return ", ".join(name + (f" ({text})" if text else "") for name, text in values.items())
+
+
 COUNT_OR_NONE = _type(int, "a whole number or none", none=None)
-STEPS_OR_AUTO = _type(int, "a whole number or auto", auto="auto")
+STEPS_OR_NAME = _type(int, "a whole number, auto or eigenvalues", **{name: name for name in TIMES})
 OPTIONS: dict[str, dict[str, Any]] = {
+    "recipe": {
+        "metavar": "NAME",
+        "default": "default",
+        "help": f"defaults of the other options: {_recipes()}; an option beside it wins",
+    },
     "follow_links": {"action": "store_true", "help": "also read files to which links in the trace lead"},
     "n_components": _number("dimensions of the embedding", 2),
     "landmarks": _choice("how nodes are grouped into landmarks", LANDMARKS, "spectral"),
     "n_landmark": _option("number of landmarks, or none to diffuse over all nodes", 4000, COUNT_OR_NONE, "N"),
     "n_svd": _number("singular vectors for spectral landmarks", 100),
     "storage": _choice("how the affinity is stored", STORAGES, "auto"),
-    "t": _option("steps of diffusion, or auto for the knee of the entropy", "auto", STEPS_OR_AUTO, "T"),
+    "t": _option("steps of diffusion, or auto or eigenvalues for the knee of an entropy", "auto", STEPS_OR_NAME, "T"),
     "mds_solver": _choice("how the landmarks are placed", MDS_SOLVERS, "smacof"),
+    "n_init": _number("starts of smacof, of which the best counts", 2),
+    "islands": _choice("what the distance between islands of the graph is", ISLANDS, "potential"),
     "device": _option("where to compute: auto, cpu, cuda, cuda:1, ...", "auto"),
     "gamma": _option("shape of the diffusion potential, from -1 to 1", 0.0, _type(float, "a number"), "G"),
     "interslice_knn": _number("neighbors that set the bandwidth between slices", 25),
@@ -99,8 +112,20 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(f"--{name.replace('_', '-')}", **OPTIONS[name])
 
 
-def parser() -> Parser:
-    """The parser of the whole command line; ``command`` in its result is the name of the command."""
+def named_recipe(argv: Sequence[str]) -> str:
+    """The recipe that ``argv`` names; raises `InputError` for an unknown one."""
+    first = Parser(prog=PROGRAM, add_help=False, allow_abbrev=False)
+    first.add_options("recipe")
+    name: str = first.parse_known_args(argv)[0].recipe
+    recipe_parameters(name)
+    return name
+
+
+def parser(recipe: str = "default") -> Parser:
+    """The parser of the whole command line; ``command`` in its result is the name of the command.
+
+    The values of ``recipe`` are the defaults of the options, so that the options in a command win over them.
+    """
     top = Parser(
         prog=PROGRAM,
         description="MM-PHATE: draw what happens inside a recurrent network while it learns.",
@@ -116,11 +141,11 @@ def parser() -> Parser:
 
     demo = command("demo", "train a small network on digits, record it, embed it and draw it")
     demo.add_argument("--out", default=Path("mmphate-demo"), **OUT | {"help": f"{OUT['help']} (default %(default)s)"})
-    demo.add_options("epochs", "seed", "device", "force")
+    demo.add_options("epochs", "recipe", "seed", "device", "force")
     embed = command("embed", "embed a recorded trace and draw it, in a new folder")
     embed.add_argument("trace", **TRACE)
     embed.add_argument("--out", required=True, **OUT)
-    embed.add_options("follow_links", *FIT, "seed", "no_plots", "force")
+    embed.add_options("follow_links", "recipe", *FIT, "seed", "no_plots", "force")
     analyze = command("analyze", "measure what a picture and its trace show, in a new folder")
     analyze.add_argument(
         "input",
@@ -135,12 +160,12 @@ def parser() -> Parser:
     analyze.add_options("only", "skip")
     for name, purpose in LONG.items():
         analyze.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=f"{purpose}, which takes long")
-    analyze.add_options("follow_links", *FIT, "seed", "no_plots", "force")
+    analyze.add_options("follow_links", "recipe", *FIT, "seed", "no_plots", "force")
     plan = command("plan", "say how much memory and work a run will take")
     subject = plan.add_mutually_exclusive_group(required=True)
     subject.add_argument("trace", nargs="?", **TRACE)
     subject.add_argument("--shape", metavar="E,T,M,P", help=SHAPE)
-    plan.add_options("follow_links", *RUN)
+    plan.add_options("follow_links", "recipe", *RUN)
     plan.add_argument("--device", **OPTIONS["device"] | {"help": CARD})
     plot = command("plot", "draw the pictures of a folder of results again")
     plot.add_argument("folder", **RESULTS)
@@ -148,6 +173,8 @@ def parser() -> Parser:
     command("config", "show versions, devices and backends, for bug reports")
     # benchmarks/run.py parses the options of bench, --help among them.
     command("bench", "run the benchmarks of a source checkout: --quick, --full, --help, ...", add_help=False)
+    for made in commands.choices.values():
+        made.set_defaults(**recipe_parameters(recipe))
     return top
 
 

@@ -21,7 +21,7 @@ from ..params import Params
 from ..runtime.signals import Stopped
 from ..runtime.streams import fill_closed_descriptors, lenient
 from . import result_folder
-from .arguments import FIT, PROGRAM, RUN, parser
+from .arguments import FIT, PROGRAM, RUN, named_recipe, parser
 from .pictures import NoPicture, draw_results, redraw
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _guarded(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     try:
-        args, rest = parser().parse_known_args(argv)
+        args, rest = parser(named_recipe(argv)).parse_known_args(argv)
     except SystemExit as stop:  # argparse has printed the help or the version
         return int(stop.code or 0)
     if rest and args.command != "bench":
@@ -120,7 +120,8 @@ def _demo(args: argparse.Namespace) -> int:
     from .demo import demo
 
     out = _lasting(args.out)
-    report = demo(out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
+    options = {"epochs": args.epochs, "recipe": args.recipe, "seed": _seed(args), "device": args.device}
+    report = demo(out, **options, force=args.force)
     print(f"after {args.epochs} epochs {report['test_accuracy'][-1]:.1%} of the held-out digits are read right")
     content = json.loads((out / result_folder.ANALYSIS).read_text(encoding="utf-8"))
     print("\n".join([*(f"{name}: {line}" for name, line in content["summary"].items()), f"{out}: {_files(out)}"]))
@@ -142,7 +143,7 @@ def _embed(args: argparse.Namespace) -> int:
         trace = as_trace(load_trace(args.trace, follow_links=args.follow_links))
         op = MMPHATE(**options, verbose=1).fit(trace)
         seconds = time.perf_counter() - started
-        report = result_folder.report(op, trace, seconds=seconds, input=str(args.trace))
+        report = result_folder.report(op, trace, seconds=seconds, input=str(args.trace), recipe=args.recipe)
         return result_folder.Results(report, {result_folder.EMBEDDING: op.result_})
 
     results = result_folder.saved(out, compute, force=args.force)
@@ -150,7 +151,7 @@ def _embed(args: argparse.Namespace) -> int:
     if not args.no_plots:
         draw_results(out, results)
     size, seconds = f"{embedding.n_nodes:,} nodes", f"{results.report['seconds']:.1f} s"
-    print(f"{out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
+    print(f"{out}: {size} embedded in {seconds}, t = {embedding.t_text}, stress = {embedding.stress:.4f}")
     return DONE
 
 

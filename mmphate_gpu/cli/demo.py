@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import check_choice, check_number
 from ..estimator import MMPHATE
-from ..params import Params
+from ..params import Params, recipe_parameters
 from ..record import Recorder
 from ..runtime.devices import one_thread, resolve_device
 from ..stages import progress_bar
@@ -141,7 +141,14 @@ def _scores(model: nn.Module, name: str, images: torch.Tensor, classes: torch.Te
 
 
 def demo(
-    out: Path, *, epochs: int = 50, seed: int = 0, device: Any = "auto", force: bool = False, verbose: bool = True
+    out: Path,
+    *,
+    epochs: int = 50,
+    recipe: str = "default",
+    seed: int = 0,
+    device: Any = "auto",
+    force: bool = False,
+    verbose: bool = True,
 ) -> dict[str, Any]:
     """Train, record, embed in two and three dimensions, analyze, draw; write everything to the folder ``out``.
 
@@ -151,7 +158,7 @@ def demo(
     """
     started = time.perf_counter()
     check_number("epochs", epochs, low=1, integer=True)
-    options = {"n_landmark": N_LANDMARK, "random_state": seed, "device": device}
+    options = recipe_parameters(recipe) | {"n_landmark": N_LANDMARK, "random_state": seed, "device": device}
     Params(**options)
     resolve_device(device)
     op = MMPHATE(**options, verbose=verbose)
@@ -159,7 +166,7 @@ def demo(
     def compute() -> result_folder.Results:
         training = _trained(epochs, seed, verbose)
         op.fit(training.trace)
-        flat, report = op.result_, result_folder.report(op, training.trace, seconds=0)
+        flat, report = op.result_, result_folder.report(op, training.trace, seconds=0, recipe=recipe)
         analyzed = _analyzed(op, training, verbose)
         # This fit uses the stages of the first one up to the distances.
         op.set_params(n_components=3).fit(training.trace)

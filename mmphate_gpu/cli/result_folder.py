@@ -317,6 +317,7 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
         "device": str(op.affinity_.device),
         "n_landmark": op.n_landmark_,
         "t": op.t_,
+        "t_range": op.t_range_,
         "stress": op.stress_,
         "bandwidth": op.bandwidth_,
         "seconds": seconds,

@@ -21,6 +21,7 @@ from ..runtime.isolation import isolated
 from ..runtime.memory import available_bytes
 from .knee import KNEE_TIE, knee, knee_errors
 from .power import check_square
+from .time_range import time_range
 
 # Components of up to this many landmarks get their singular values from a plain SVD. Larger ones get them from the Gram
 # matrix, which is several times faster. Its error is bounded; if the error could change t, the plain SVD decides. The
@@ -55,12 +56,40 @@ def _limit(by_device: dict[str, int], device: torch.device) -> int:
 
 @dataclass(frozen=True, eq=False)
 class EntropyEstimate:
-    """A von Neumann entropy, its error, and the range ``t_low`` to ``t_high`` of breaks that could be its knee."""
+    """A von Neumann entropy with its error, its knee ``t``, and the error bar ``t_low`` to ``t_high`` of the knee.
+
+    The bar holds the knees that other landmarks of the same nodes could give (docs/method.md, step 9), and the breaks
+    ``possible``.
+    """
 
     entropy: torch.Tensor  # (t_max,) float64
     error: torch.Tensor  # (t_max,) float64, the error of sampling; 0 if nothing was sampled
+    possible: tuple[int, int]  # the first and the last break that could be the knee; equal if nothing was sampled
+    t: int
     t_low: int
     t_high: int
+
+    @classmethod
+    def of(
+        cls,
+        entropy: torch.Tensor,  # (t_max,)
+        values: torch.Tensor,  # (n,)
+        counts: torch.Tensor,  # (n,)
+        largest: torch.Tensor,  # ()
+        error: torch.Tensor | None = None,  # (t_max,)
+        possible: tuple[int, int] | None = None,
+    ) -> EntropyEstimate:
+        """The estimate of a curve of singular ``values`` with ``counts``. ``largest`` is the largest eigenvalue."""
+        t = knee(entropy)
+        possible = (t, t) if possible is None else possible
+        low, high = time_range(t, entropy, values, counts, largest)
+        error = torch.zeros_like(entropy) if error is None else error
+        return cls(entropy, error, possible, t, min(low, possible[0]), max(high, possible[1]))
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the sample leaves one knee."""
+        return self.possible[0] == self.possible[1]
 
 
 def _singular_value_bounds(
@@ -164,33 +193,35 @@ def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Te
     A component takes O(L^3) time, a sampled component O(6500 L^2). O(L^2) memory. Deterministic for the same device,
     dtype and thread count, because the seed of the sample is fixed.
     """
-    return entropy_of_components(landmark_op, None, t_max)
+    return entropy_of_components(landmark_op, None, t_max).entropy
 
 
-def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> torch.Tensor:
-    """`von_neumann_entropy` of an operator whose `components` are ``groups``; None computes them."""
+def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> EntropyEstimate:
+    """`von_neumann_entropy` of an operator whose `components` are ``groups``, with its knee; None computes them."""
     estimate = _entropy_with_error(landmark_op, groups, t_max)
-    if estimate.t_low < estimate.t_high:
+    if not estimate.is_certain:
+        low, high = estimate.possible
         warnings.warn(
-            f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {estimate.t_low} "
-            f"and {estimate.t_high}: the singular values are sampled, because all of them do not fit in memory. To "
-            "avoid this, use a smaller n_landmark or set t to a number",
+            f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {low} and {high}: "
+            "the singular values are sampled, because all of them do not fit in memory. To avoid this, use a smaller "
+            "n_landmark or set t to a number",
             RuntimeWarning,
             stacklevel=4,
         )
-    return estimate.entropy
+    return estimate
 
 
 @takes_arrays("landmark_op")
 def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEstimate:  # (L, L)
-    """`von_neumann_entropy` of (L, L) with its error, and the range of breaks that could be its knee.
+    """`von_neumann_entropy` of (L, L) with its error, its knee, and the error bar of the knee.
 
-    Components of up to 8000 landmarks (on CUDA 1500) are not sampled: ``error`` is 0, and one break is left. Larger
-    components are sampled by stochastic Lanczos quadrature. Then ``error`` is four standard errors over the probes
-    (jackknife), plus twice the change by the last quarter of the Lanczos steps, plus rounding. A break could be the
-    knee if its two lines fit as well as those of the best break, within the error of the difference. Probes are added
-    until one break is left. If several stay and all singular values fit in memory, all are computed. Deterministic for
-    the same device, dtype and thread count, because the seed is fixed.
+    The bar takes milliseconds. It assumes that the rows of landmark_op have equal sums. Components of up to 8000
+    landmarks (on CUDA 1500) are not sampled: ``error`` is 0, and one break is ``possible``. Larger components are
+    sampled by stochastic Lanczos quadrature. Then ``error`` is four standard errors over the probes (jackknife), plus
+    twice the change by the last quarter of the Lanczos steps, plus rounding. A break is ``possible`` if its two lines
+    fit as well as those of the best break, within the error of the difference. Probes are added until one break is
+    left. If several stay and all singular values fit in memory, all are computed. Deterministic for the same device,
+    dtype and thread count, because the seed is fixed.
     Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017.
     """
     return _entropy_with_error(landmark_op, None, t_max)
@@ -206,11 +237,15 @@ def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_
     groups = components(matrix) if groups is None else groups
     if max(members.shape[1] for members in groups) > _limit(SAMPLE_ABOVE, matrix.device):
         estimate = _sampled(matrix, groups, t_max)
-        if estimate.t_low == estimate.t_high or not _exact_fits(groups, matrix.device):
+        if estimate.is_certain or not _exact_fits(groups, matrix.device):
             return estimate
-    entropy = _exact(matrix, groups, t_max)
-    t = knee(entropy)
-    return EntropyEstimate(entropy, torch.zeros_like(entropy), t, t)
+    entropy, values = _exact(matrix, groups, t_max)
+    return EntropyEstimate.of(entropy, values, torch.ones_like(values), _largest(matrix))
+
+
+def _largest(matrix: torch.Tensor) -> torch.Tensor:  # (L, L) -> ()
+    """The largest eigenvalue of a nonnegative matrix whose rows have equal sums; of another, a bound of it."""
+    return matrix.sum(1).max()
 
 
 def _exact_fits(groups: Components, device: torch.device) -> bool:
@@ -223,15 +258,18 @@ def _exact_fits(groups: Components, device: torch.device) -> bool:
     return needed <= available_bytes(device)
 
 
-def _exact(matrix: torch.Tensor, groups: Components, t_max: int) -> torch.Tensor:  # (t_max,)
+def _exact(matrix: torch.Tensor, groups: Components, t_max: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The curve (t_max,) and the singular values (L,)."""
     low, high = _singular_value_bounds(matrix, groups)
-    entropy = entropy_of_singular_values((low + high) / 2, t_max)
+    values = (low + high) / 2
+    entropy = entropy_of_singular_values(values, t_max)
     if torch.equal(low, high) or _certain(entropy, low, high):
-        return entropy
+        return entropy, values
     # The default on CUDA, cuSOLVER's Jacobi method, is expected to take tens of seconds for a few thousand rows.
     driver = "gesvd" if matrix.is_cuda else None
-    values = [torch.linalg.svdvals(diagonal_blocks(matrix, members), driver=driver).flatten() for members in groups]
-    return entropy_of_singular_values(torch.cat(values), t_max)
+    parts = [torch.linalg.svdvals(diagonal_blocks(matrix, members), driver=driver).flatten() for members in groups]
+    values = torch.cat(parts)
+    return entropy_of_singular_values(values, t_max), values
 
 
 def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEstimate:
@@ -240,8 +278,8 @@ def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEst
     for n_probes in PROBES:
         for sample in samples:
             sample.draw(n_probes)
-        estimate = _estimate(known, samples, t_max)
-        if estimate.t_low == estimate.t_high:
+        estimate = _estimate(known, samples, t_max, _largest(matrix))
+        if estimate.is_certain:
             break
     return estimate
 
@@ -267,29 +305,34 @@ def leading_singular_values(landmark_op: torch.Tensor, groups: Components) -> to
     return torch.cat([known, *(sample.leading.sqrt() for sample in samples)]).sort(descending=True).values
 
 
-def _estimate(known: torch.Tensor, samples: list[SingularValueSample], t_max: int) -> EntropyEstimate:
+def _estimate(
+    known: torch.Tensor, samples: list[SingularValueSample], t_max: int, largest: torch.Tensor
+) -> EntropyEstimate:
     n_probes = samples[0].n_probes
     all_probes = known.new_full((1, n_probes), 1 / n_probes)
     left_out = torch.eye(N_GROUPS, dtype=known.dtype, device=known.device).repeat(1, n_probes // N_GROUPS)
     without_group = (1 - left_out) / (1 - left_out).sum(1, keepdim=True)
-    curves = _sampled_entropy(known, samples, torch.cat([all_probes, without_group]), t_max)
-    coarse = _sampled_entropy(known, samples, all_probes, t_max, coarse=True)
+    values, counts = _measured(known, samples, torch.cat([all_probes, without_group]))
+    curves = entropy_of_singular_values(values, t_max, counts)
+    coarse_values, coarse_counts = _measured(known, samples, all_probes, coarse=True)
+    coarse = entropy_of_singular_values(coarse_values, t_max, coarse_counts)
     errors, coarse_errors = knee_errors(curves.cpu()), knee_errors(coarse.cpu())
     best = int(errors[0].argmin())
     excess, coarse_excess = (e - e[:, best : best + 1] for e in (errors, coarse_errors))
     rounding = KNEE_TIE * float(curves[0].abs().max())
-    possible = 1 + torch.nonzero(excess[0] <= _margin(excess, coarse_excess) + rounding).flatten()
-    return EntropyEstimate(curves[0], _margin(curves, coarse) + rounding, int(possible[0]), int(possible[-1]))
+    breaks = 1 + torch.nonzero(excess[0] <= _margin(excess, coarse_excess) + rounding).flatten()
+    error, possible = _margin(curves, coarse) + rounding, (int(breaks[0]), int(breaks[-1]))
+    return EntropyEstimate.of(curves[0], values, counts[0], largest, error, possible)
 
 
-def _sampled_entropy(
-    known: torch.Tensor, samples: list[SingularValueSample], shares: torch.Tensor, t_max: int, coarse: bool = False
-) -> torch.Tensor:  # (g, t_max)
-    """Curves of the ``known`` singular values and the samples, one for every row of ``shares`` (g, n_probes)."""
+def _measured(
+    known: torch.Tensor, samples: list[SingularValueSample], shares: torch.Tensor, coarse: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:  # (q,), (g, q)
+    """The ``known`` singular values and the samples, with counts for every row of ``shares`` (g, n_probes)."""
     measures = [sample.measure(shares, coarse=coarse) for sample in samples]
     values = torch.cat([known, *(values for values, _ in measures)])
     counts = torch.cat([known.new_ones(len(shares), len(known)), *(counts for _, counts in measures)], 1)
-    return entropy_of_singular_values(values, t_max, counts)
+    return values, counts
 
 
 def _margin(curves: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:  # (1 + N_GROUPS, n), (1, n) -> (n,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -32,10 +32,29 @@ class Landmarks:
     degrees: torch.Tensor | None = None  # (L,) float64: diag(degrees) @ landmark_op is symmetric
     groups: Components | None = None  # the connected components of landmark_op
 
+    @property
+    def symmetric_op(self) -> torch.Tensor:  # (L, L) float64
+        """`symmetric_form` of the operator, for landmarks that know their ``degrees``."""
+        return symmetric_form(self.landmark_op, cast(torch.Tensor, self.degrees))
+
+    @property
+    def n_islands(self) -> int:
+        """The number of connected components, for landmarks that know their ``groups``."""
+        return sum(map(len, self.groups or []))
+
     def island_sizes(self) -> torch.Tensor:  # (k,) int64
         """The number of nodes in every connected component, for landmarks that know their ``groups``."""
         nodes = torch.bincount(self.clusters, minlength=len(self.landmark_op))
         return torch.cat([nodes[members].sum(1) for members in self.groups or []])
+
+
+def symmetric_form(landmark_op: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:  # (L, L), (L,) -> (L, L)
+    """diag(degrees)^1/2 @ landmark_op @ diag(degrees)^-1/2, whose singular values are the sizes of its eigenvalues.
+
+    They are the eigenvalues of ``landmark_op``, too.
+    """
+    root = degrees.sqrt()
+    return (root[:, None] * landmark_op).div_(root)
 
 
 @isolated()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 
@@ -15,10 +17,15 @@ from ..runtime.arrays import takes_arrays
 from .classic import classic
 from .nonmetric import nonmetric
 from .smacof import Descent, smacof
+from .starts import further_starts
 from .stress import stress_in_range
 
 # Most nonmetric sweeps. Each regresses all pairs, which costs tens of metric sweeps, and they converge slowly.
 NONMETRIC_SWEEPS = 300
+# A further start has to lower the stress by this share. Ends that differ by less may be one minimum, which sweeps reach
+# up to `eps`, and the classical start is the one that does not depend on rounding.
+TIE = 1e-4
+SEED = 0  # of the iteration for the classical start of a fit, which converges
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +43,7 @@ def metric_mds(
     n_components: int = 2,
     *,
     solver: str = "smacof",
+    n_init: int = 2,
     init: torch.Tensor | None = None,
     max_iter: int = 3000,
     eps: float = 1e-6,
@@ -51,8 +59,12 @@ def metric_mds(
         1 to L - 1.
     solver : {"classic", "smacof", "nonmetric"}
         Each solver starts from the result of the solver before it in this list.
+    n_init : int
+        Starts of SMACOF. The first is classical MDS, and each further one comes from a layout in two more dimensions.
+        The end with the least stress is kept, and that of an earlier start if they differ by less than the share 1e-4.
+        "classic" ignores it, and "nonmetric" goes on from the end that is kept.
     init : (L, C), optional
-        Start of SMACOF; None means classical MDS.
+        The only start of SMACOF, in place of ``n_init`` starts.
     max_iter, eps
         SMACOF ends after ``max_iter`` sweeps, or when a sweep lowers the stress by less than the share ``eps``. The
         nonmetric solver does at most 300 further sweeps.
@@ -69,9 +81,11 @@ def metric_mds(
     -----
     The result is rotated and reflected onto its start (Procrustes). The axes of the classical start are in the order of
     falling variance, with the largest entry positive, so that one seed gives one picture. SMACOF does not depend on the
-    scale of ``init``. A sweep takes O(L^2 C) time. Deterministic.
+    scale of ``init``. A sweep takes O(L^2 C) time, and a further start about as many sweeps as the first. Landmarks on
+    one place part, unless their distance is 0. Deterministic.
     """
     check_choice("solver", solver, MDS_SOLVERS)
+    check_number("n_init", n_init, low=1, integer=True)
     check_number("max_iter", max_iter, low=1, integer=True)
     check_number("eps", eps, low=0)
     distances = _checked_distances(distances)
@@ -81,7 +95,7 @@ def metric_mds(
     scaled = distances if scale == 1 else distances * scale
     if start is not None:
         start = start * (scale if solver == "classic" else _scale_of_start(start, scaled))
-    result = _solve(scaled, n_components, solver, random_state, start, max_iter, eps)
+    result = _solve(scaled, n_components, solver, n_init, random_state, start, max_iter, eps)
     return result if scale == 1 else replace(result, coordinates=result.coordinates / scale)
 
 
@@ -100,39 +114,57 @@ def _solve(
     distances: torch.Tensor,
     n_components: int,
     solver: str,
+    n_init: int,
     random_state: int | None,
     start: torch.Tensor | None = None,
     max_iter: int = 3000,
     eps: float = 1e-6,
 ) -> MDSResult:
+    generator = seeded_generator(random_state)
+    further = 0 if start is not None or solver == "classic" else n_init - 1
     if start is None:
-        start = classic(distances, n_components, generator=seeded_generator(random_state))
-    end = _descend(distances, start, solver, max_iter, eps)
+        start = classic(distances, n_components, generator=generator)
+    starts = chain([start], further_starts(distances, n_components, further, generator))
+    end = _least(distances, starts, solver, max_iter, eps)
     coordinates = orient(end.coordinates, start)
     return MDSResult(coordinates, stress_in_range(distances, coordinates), end.n_iter)
 
 
-def embed_landmarks(distances: torch.Tensor, n_components: int, *, solver: str, random_state: int | None) -> MDSResult:
+def embed_landmarks(
+    distances: torch.Tensor, n_components: int, *, solver: str = "smacof", n_init: int = 2
+) -> MDSResult:
     """`metric_mds` without checks, for the result of `potential_distances`.
 
-    L landmarks span at most L - 1 dimensions. Components beyond that are 0.
+    L landmarks span at most L - 1 dimensions. Components beyond that are 0. The picture does not depend on a seed, not
+    even where eigenvalues of the classical start are equal.
     """
     spanned = min(n_components, distances.shape[0] - 1)
     if spanned == 0:
         return MDSResult(distances.new_zeros(1, n_components), 0.0, 0)
-    result = _solve(distances, spanned, solver, random_state)
+    result = _solve(distances, spanned, solver, n_init, SEED)
     padded = torch.nn.functional.pad(result.coordinates, (0, n_components - spanned))
     return replace(result, coordinates=padded)
 
 
-def _descend(distances: torch.Tensor, start: torch.Tensor, solver: str, max_iter: int, eps: float) -> Descent:
+def _least(distances: torch.Tensor, starts: Iterable[torch.Tensor], solver: str, max_iter: int, eps: float) -> Descent:
+    """The end of the solver from the start, of ``starts``, from which SMACOF reaches the least stress."""
     if solver == "classic":
-        return Descent(start, 0)
-    metric = smacof(distances, start, max_iter=max_iter, eps=eps)
+        return Descent(next(iter(starts)), 0)
+    metric = _lowest(distances, (smacof(distances, start, max_iter=max_iter, eps=eps) for start in starts))
     if solver == "smacof":
         return metric
     further = nonmetric(distances, metric.coordinates, max_iter=min(max_iter, NONMETRIC_SWEEPS), eps=eps)
     return Descent(further.coordinates, metric.n_iter + further.n_iter)
+
+
+def _lowest(distances: torch.Tensor, ends: Iterator[Descent]) -> Descent:
+    best = next(ends)
+    least = stress_in_range(distances, best.coordinates)
+    for end in ends:
+        stress = stress_in_range(distances, end.coordinates)
+        if stress < (1 - TIE) * least:
+            best, least = end, stress
+    return best
 
 
 def orient(coordinates: torch.Tensor, start: torch.Tensor) -> torch.Tensor:  # (L, C), (L, C) -> (L, C)

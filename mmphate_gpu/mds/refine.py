@@ -134,9 +134,8 @@ def _repulsion(difference: torch.Tensor) -> torch.Tensor:  # (C, m, S)
     square = difference.square().sum(0)
     distance = square.sqrt()
     factor = 1 / ((square + LEAST_SQUARE) * (1 + distance))
-    return difference.mul_(torch.minimum(factor, LARGEST_REPULSION / distance)).nan_to_num_(
-        0
-    )  # NaN: a node that is left out of the graph
+    factor = torch.minimum(factor, LARGEST_REPULSION / distance)
+    return difference.mul_(factor).nan_to_num_(0)  # NaN: a node that is left out of the graph
 
 
 def _shifts(sweep: int, n_slices: int) -> list[int]:

@@ -10,10 +10,16 @@ import torch
 from ..ops import descent_step as descent
 from ..ops.guttman_transform import guttman_transform
 from ..ops.launch.repeat import repeat_until
+from .parting import parted
 
 # Points this close, as a share of the largest coordinate, count as coincident: for closer points D / d times the
 # rounding of a coordinate is larger than the step.
 COINCIDENT = {torch.float64: 1e-8, torch.float32: 1e-6}
+# Times that coincident points are moved apart at the end of a descent.
+PARTINGS = 5
+# Fewer landmarks take plain sweeps first, until one lowers the stress by less than this share: among few points a long
+# step may leap into the basin of a higher minimum.
+PLAIN_BELOW, PLAIN_EPS = 256, 1e-5
 # With at least this many landmarks most sweeps are in float32, which has half of the bytes and twice the lanes.
 ROUGH_FROM = 256
 
@@ -48,28 +54,76 @@ def smacof(
     replaced by the plain step, which never raises the stress. The run ends when a plain step lowers the stress by less
     than the share ``eps``, or after ``max_iter`` sweeps. The result is always that of a plain step.
 
-    With many landmarks the first sweeps are in float32 and the last in float64. A pair in float32 has a rounding of
-    1e-7, which moves the fixed point of a sweep by far less than ``eps`` allows, and float64 sweeps decide when it is
-    reached. On CUDA ``sweep`` may be captured in a graph, because it reads nothing from the device. Deterministic.
-    Source: de Leeuw, "Applications of convex analysis to multidimensional scaling", 1977; Nocedal, "Updating
-    quasi-Newton matrices with limited storage", 1980.
+    Landmarks that lie on one place part, unless their distance is 0: before the first sweep, and where a descent ends
+    with such a place. Fewer than 256 landmarks take plain sweeps first. With more, the first sweeps are in float32 and
+    the last in float64. A pair in float32 has a rounding of 1e-7, which moves the fixed point of a sweep by far less
+    than ``eps`` allows, and float64 sweeps decide when it is reached. On CUDA ``sweep`` may be captured in a graph,
+    because it reads nothing from the device. Deterministic. Source: de Leeuw, "Applications of convex analysis to
+    multidimensional scaling", 1977; Nocedal, "Updating quasi-Newton matrices with limited storage", 1980.
     """
-    points = init.double() - init.double().mean(0)
-    distances = distances.double()
-    largest = float(distances.max())
-    if distances.shape[0] < ROUGH_FROM or max_iter < 4 or largest == 0:
-        return _descend(distances, points, max_iter, eps, sweep)
-    # Scaled, so that distances of any size are within the range of float32.
-    rough = _descend((distances / largest).float(), points / largest, max_iter - 2, eps, sweep)
-    end = _descend(distances, rough.coordinates * largest, max_iter - rough.n_iter, eps, sweep)
-    return Descent(end.coordinates, rough.n_iter + end.n_iter)
+    distances, points = distances.double(), init.double() - init.double().mean(0)
+    apart = parted(distances, points)
+    end = _descended(distances, points if apart is None else apart, max_iter, eps, sweep)
+    for _ in range(PARTINGS):
+        apart = parted(distances, end.coordinates)
+        if apart is None or end.n_iter == max_iter:
+            break
+        further = _descended(distances, apart, max_iter - end.n_iter, eps, sweep)
+        end = Descent(further.coordinates, end.n_iter + further.n_iter)
+    return end
 
 
-def _descend(distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep) -> Descent:
-    run = SmacofRun(distances, points, max_iter, eps, sweep)
+def _descended(distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep) -> Descent:
+    """First plain sweeps for few landmarks, or sweeps in float32 for many; then the others."""
+    if len(distances) < PLAIN_BELOW:
+        first = run_to_end(PlainRun(distances, points, max_iter, max(eps, PLAIN_EPS), sweep))
+    elif len(distances) < ROUGH_FROM or max_iter < 4 or not bool(distances.any()):
+        return run_to_end(SmacofRun(distances, points, max_iter, eps, sweep))
+    else:
+        largest = distances.max()
+        rough = run_to_end(SmacofRun(in_float32(distances), points / largest, max_iter - 2, eps, sweep))
+        first = Descent(rough.coordinates * largest, rough.n_iter)
+    if first.n_iter == max_iter:
+        return first
+    end = run_to_end(SmacofRun(distances, first.coordinates, max_iter - first.n_iter, eps, sweep))
+    return Descent(end.coordinates, first.n_iter + end.n_iter)
+
+
+def in_float32(distances: torch.Tensor) -> torch.Tensor:
+    """``distances`` in float32, scaled to at most 1, so that those of any size are within its range."""
+    return (distances / distances.max()).float()
+
+
+def run_to_end(run: SmacofRun | PlainRun) -> Descent:
     with torch.inference_mode():  # saves a microsecond in each of about ten torch calls of a sweep
         repeat_until(run.done, run.advance)
     return Descent(run.moved, run.n_iter)
+
+
+class PlainRun:
+    """The state of plain sweeps, on the device."""
+
+    def __init__(
+        self, distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep = one_sweep
+    ) -> None:
+        self.distances, self.max_iter, self.eps, self.sweep = distances, max_iter, eps, sweep
+        self.moved = points.clone(memory_format=torch.contiguous_format)
+        self.sweeps, self.done = points.new_zeros(()), points.new_zeros(())
+        self.last = points.new_full((), torch.inf)
+
+    def advance(self) -> None:
+        """Do one sweep, without reading from the device. No effect after the sweeps have ended."""
+        moved, raw = self.sweep(self.distances, self.moved)
+        going = 1 - self.done
+        self.moved.copy_(torch.where(going > 0, moved, self.moved))
+        self.sweeps += going
+        small = (self.last - raw < self.eps * raw) | (raw <= 0)
+        self.done.copy_(small | (self.sweeps >= self.max_iter))
+        self.last.copy_(raw)
+
+    @property
+    def n_iter(self) -> int:
+        return int(self.sweeps)
 
 
 class SmacofRun:

@@ -18,6 +18,7 @@ from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
 from ..mds.refine import LEAST_SLICES, N_REPELLING, SWEEPS
+from ..mds.starts import SURPLUS
 from ..operators.assemble import ENTRY_BYTES, assembled_bytes, entries_at_once
 from ..operators.choose import suits_half
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
@@ -286,6 +287,7 @@ class Costs:
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
         # First `isfinite` of the whole matrix: absolute values and two flags. Then the component, copied if smaller.
         peak = max((1 + 2 * FLAG) * self.square, (n < self.L) * self.main_square + work) + self._retained()
+        peak += (self.p.t == "eigenvalues") * self.square  # the symmetric form
         return _stage("entropy", (self.p.t_max,), 0, peak, operations)
 
     def _potential(self) -> StagePlan:
@@ -293,21 +295,26 @@ class Costs:
 
         Where the main component is the whole matrix, that is the first power. Afterwards: the power and its root.
         """
-        powers = AUTO_POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
+        powers = AUTO_POWERS if self.p.chooses_t else most_powers(int(self.p.t))
         work = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square
         peak = max(work, 2 * self.square) + self._retained()
         return _stage("potential", (self.L, self.L), self.square, peak, 8 * float(self.main) ** 3)
 
     def _distances(self) -> StagePlan:
-        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; close pairs."""
+        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; close pairs.
+
+        mds/islands.py needs chunks only, when the centered rows are gone.
+        """
         squares = (2 if self.p.mds_dist == "euclidean" else 4) + 1 / BLOCKS
         chunk = min(3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS, self.L**2)
         peak = squares * self.square + 8 * chunk + self._retained()
-        return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3)
+        of_states = 6.0 * self.D * self.L**2 if self.p.islands == "states" else 0.0
+        return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3 + of_states)
 
     def _mds(self) -> StagePlan:
-        """mds/metric.py: classical MDS, SMACOF from there, nonmetric MDS from there."""
-        L, square, C = self.L, self.square, min(self.p.n_components, self.L)
+        """mds/metric.py: classical MDS, SMACOF from there, further starts one by one, nonmetric MDS from there."""
+        L, square, further = self.L, self.square, 0 if self.p.mds_solver == "classic" else self.p.n_init - 1
+        C = min(self.p.n_components + SURPLUS * further, self.L)  # dimensions of the last start
         # Squared distances, Krylov basis and two of its blocks, projected matrix and eigenvectors.
         width = min(CLASSIC_BLOCKS * (C + 10), L)
         peak = square + 8 * L * (width + 2 * (C + 10)) + 16 * width**2 + self._retained()
@@ -318,7 +325,8 @@ class Costs:
             # Half a square each: pairs, order, groups, values twice, temporaries of the regression.
             squares = 7 if self.cuda or square / 2 >= MAPPED else 11
             peak = max(peak, squares * square + (0 if self.cuda else SCIPY))
-        return _stage("mds", (L, self.p.n_components), 0, peak, SMACOF_SWEEPS * 20.0 * L * L, "float32, float64")
+        operations = (1 + further) * SMACOF_SWEEPS * 20.0 * L * L
+        return _stage("mds", (L, self.p.n_components), 0, peak, operations, "float32, float64")
 
     def _interpolate(self) -> StagePlan:
         """pipeline.py, estimator.py: coordinates and two copies; for `transform` float64 ones and points; neighbors."""

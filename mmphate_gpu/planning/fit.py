@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..operators import MultisliceAffinity
 from ..params import Params
 from ..pipeline import Run, mmphate
+from ..runtime.busy_cores import sharing_cores
 from ..runtime.memory import format_bytes
 from ..stages import STAGES, Callback, Stages
 from ..trace import Trace
@@ -99,7 +100,8 @@ def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None,
         _plan(trace, replace(p, storage=affinity.operator.storage), available, counted).check()
 
     try:
-        return mmphate(trace, p, stages.start(callback, {"affinity": check}))
+        with sharing_cores(stages.device):
+            return mmphate(trace, p, stages.start(callback, {"affinity": check}))
     except (DoesNotFit, MemoryError, RuntimeError, OSError, ImportError) as error:
         foreseen = isinstance(error, DoesNotFit)
         message = str(error) if foreseen else ran_out(error)

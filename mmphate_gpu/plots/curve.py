@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding import Embedding
+from ..embedding import Embedding, time_text
 from ..errors import InputError, check_number
 from ..runtime.arrays import real_tensor
 from .canvas import FAINT, INK, LABEL_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CURVE, CHOSEN = "#31688e", "#c44e20"
 LEFT, RIGHT = 0.81, 0.22  # inches; on the left numbers of eight digits have room
+TimeRange = tuple[int, int] | None
 FLAT = 1e-6  # differences below this share of the largest value cannot be read from the axis
 
 
@@ -30,7 +31,10 @@ def entropy(
     path: str | os.PathLike[str] | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw the entropy against the diffusion time, with the chosen time marked.
+    """Draw the entropy against the diffusion time, with the chosen time and its error bar.
+
+    The band is the range of times that other landmarks of the same nodes could give (``t_range``). A time that was not
+    chosen by the entropy has no band.
 
     Parameters
     ----------
@@ -54,19 +58,20 @@ def entropy(
         ``figsize``.
     """
     path = check_path(path)
-    values, chosen = _curve(embedding_or_entropy)
-    t = chosen if t is None else int(check_number("t", t, low=0, integer=True))
+    values, chosen, t_range = _curve(embedding_or_entropy)
+    if t is not None:
+        chosen, t_range = int(check_number("t", t, low=0, integer=True)), None
     figure = new_figure((5.4, 3.6) if figsize is None else check_figsize(figsize, (2.5, 1.5)))
     width, height = figure.get_size_inches()
     around = 0.54 / height, 0.5 / height
     place = LEFT / width, around[0], 1 - (LEFT + RIGHT) / width, 1 - sum(around)
-    draw_entropy(figure.add_axes(place, label="entropy"), values, t)
+    draw_entropy(figure.add_axes(place, label="entropy"), values, chosen, t_range)
     title_above(figure, place, "von Neumann entropy", 0.22)
     save_figure(figure, path)
     return figure
 
 
-def draw_entropy(axes: Axes, values: np.ndarray, t: int | None) -> None:
+def draw_entropy(axes: Axes, values: np.ndarray, t: int | None, t_range: TimeRange = None) -> None:
     """Draw the curve of ``values`` with its axes. The label of ``t`` needs 0.2 inches above the frame."""
     open_frame(axes)
     axes.plot(np.arange(len(values)), values, color=CURVE, linewidth=1.8, solid_capstyle="round")
@@ -79,15 +84,15 @@ def draw_entropy(axes: Axes, values: np.ndarray, t: int | None) -> None:
     axes.margins(y=0.06)
     _level(axes, values)
     if t is not None:
-        _mark(axes, values, t)
+        _mark(axes, values, t, t_range)
 
 
-def _curve(source: Any) -> tuple[np.ndarray, int | None]:
+def _curve(source: Any) -> tuple[np.ndarray, int | None, TimeRange]:
     if isinstance(source, Embedding):
         if source.entropy is None:
             raise InputError("embedding has no entropy; accepted: an embedding with an entropy, or a curve")
-        return _checked(source.entropy), source.t
-    return _checked(real_tensor("entropy", source).double().cpu().numpy()), None
+        return _checked(source.entropy), source.t, source.t_range
+    return _checked(real_tensor("entropy", source).double().cpu().numpy()), None, None
 
 
 def _checked(values: np.ndarray) -> np.ndarray:
@@ -103,18 +108,28 @@ def _level(axes: Axes, values: np.ndarray) -> None:
         axes.set_ylim(values[0] - 0.5 * size, values[0] + 0.5 * size)
 
 
-def _mark(axes: Axes, values: np.ndarray, t: int) -> None:
-    """Draw a line at ``t``, with its label above the frame, where the curve cannot cross it."""
+def _mark(axes: Axes, values: np.ndarray, t: int, t_range: TimeRange) -> None:
+    """Draw a line at ``t``, a band over ``t_range``, and a label above the frame, where the curve cannot cross it."""
     axes.axvline(t, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-    text = f"$t$ = {t}"
+    texts = [f"$t$ = {t:,}"]
+    if t_range is not None:
+        axes.axvspan(*t_range, color=CHOSEN, alpha=0.13, linewidth=0, zorder=-1)
+        texts = [f"$t$ = {time_text(t, t_range)}", *texts]
     if t < len(values):
         axes.plot([t], [values[t]], "o", color=CHOSEN, markersize=6.5, markeredgecolor="white", zorder=3)
-        text += f"   (entropy {values[t]:.2f})"
+        texts = [f"{texts[0]}   (entropy {values[t]:.2f})", *texts]
+    _write_above(axes, texts, t)
+
+
+def _write_above(axes: Axes, texts: list[str], t: int) -> None:
+    """Write the first of ``texts`` that has room above the frame, beside the line at ``t``; else the last."""
     label = axes.annotate(
-        text, (t, 1), (-3, 4), xycoords=axes.get_xaxis_transform(), textcoords="offset points", va="bottom",
+        "", (t, 1), (-3, 4), xycoords=axes.get_xaxis_transform(), textcoords="offset points", va="bottom",
         color=CHOSEN, fontsize=LABEL_SIZE, annotation_clip=False, parse_math=True,
     )  # fmt: skip
-    if label.get_window_extent().x1 > axes.bbox.x1:
-        label.set(ha="right", x=3)
-    if label.get_window_extent().x0 < axes.bbox.x0:  # only the time has room
-        label.set_text(f"$t$ = {t}")
+    for text in texts:
+        for side, x in (("left", -3), ("right", 3)):
+            label.set(text=text, ha=side, x=x)
+            box = label.get_window_extent()
+            if box.x1 <= axes.bbox.x1 if side == "left" else axes.bbox.x0 <= box.x0:
+                return

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..diffusion import knee, von_neumann_entropy
-from ..diffusion.entropy import leading_singular_values
+from ..diffusion.entropy import entropy_of_components, leading_singular_values
 from ..errors import InputTypeError
 from ..landmarks import Landmarks
+from ..landmarks.operator import symmetric_form
 from ..linalg.components import Components, components
 from ..runtime.arrays import real_tensor
 from .axis import LINE, Ticks, set_across, set_upward
 from .canvas import INK, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
-from .curve import CHOSEN, CURVE, LEFT, draw_entropy
+from .curve import CHOSEN, CURVE, LEFT, TimeRange, draw_entropy
 from .layout import Margins, cells, check_figsize, check_room, columns_for, fitted_size, title_above
 
 if TYPE_CHECKING:
@@ -30,19 +30,20 @@ AROUND = Margins(LEFT, 0.14, 0.52, 0.44)  # a panel
 EDGE = 0.1  # inches beside and below the notes
 FLOOR = 1e-6  # the share of the largest value below which none is drawn; smaller ones may be rounding
 NEAR = 0.9  # the share of the largest value from which values count as near it
-TITLES = {"values": "Singular values", "entropy": "von Neumann entropy"}
 Note = tuple[str, str]  # color and text
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Singular values of a landmark operator, and the entropy of their powers."""
+    """Singular values or eigenvalues of a landmark operator, and the entropy of their powers."""
 
+    name: str  # of the values
     values: np.ndarray  # (n,), as shares of the largest, which is first
     n_landmark: int
     n_islands: int
     entropy: np.ndarray  # (t_max,)
     t: int
+    t_range: TimeRange
 
     @property
     def n_near(self) -> int:
@@ -66,7 +67,7 @@ def spectrum(
     entropy is that at the time t. On the right is the entropy for every time. The dotted lines mark exp(H): so
     many equal values would have the same entropy H. The notes count the islands, which are the connected components of
     the operator, and the values above 0.9 of the largest. If these are more than the islands, some parts of the graph
-    are nearly separate.
+    are nearly separate. An estimator with ``t="eigenvalues"`` has its eigenvalues drawn in their place.
 
     Parameters
     ----------
@@ -99,12 +100,13 @@ def spectrum(
     notes = _notes(shown)
     figure, columns = _page(figsize, len(notes))
     places = cells(figure, 2, columns, AROUND, Margins(0, 0, 0, EDGE + LINE * len(notes)))
-    for place, (name, title) in zip(places, TITLES.items(), strict=True):
+    titles = {"values": shown.name.capitalize(), "entropy": "von Neumann entropy"}
+    for place, (name, title) in zip(places, titles.items(), strict=True):
         axes = figure.add_axes(place, label=name)
         if name == "values":
             _draw_values(axes, shown)
         else:
-            draw_entropy(axes, shown.entropy, shown.t)
+            draw_entropy(axes, shown.entropy, shown.t, shown.t_range)
         title_above(figure, place, title, 0.22)
     _write_notes(figure, notes)
     save_figure(figure, path)
@@ -117,27 +119,39 @@ def spectrum(
 def _spectrum(source: Any) -> Spectrum:
     if isinstance(source, Landmarks):
         groups = components(source.landmark_op) if source.groups is None else source.groups
-        entropy = von_neumann_entropy(source.landmark_op)
-        return _of_operator(source.landmark_op, groups, entropy, knee(entropy))
+        estimate = entropy_of_components(source.landmark_op, groups, 100)
+        t_range = estimate.t_low, estimate.t_high
+        return _of_operator(source.landmark_op, groups, estimate.entropy, estimate.t, t_range)
     from ..estimator import MMPHATE  # it loads scikit-learn, which no other picture needs
 
     if isinstance(source, MMPHATE):
         operator = real_tensor("landmark_op_", source.landmark_op_)
         entropy = real_tensor("von_neumann_entropy_", source.von_neumann_entropy_)
-        return _of_operator(operator, components(operator), entropy, source.t_)
+        groups, name = components(operator), "singular values"
+        if source.t == "eigenvalues":
+            degrees = real_tensor("landmark_degrees_", source.landmark_degrees_)
+            operator, name = symmetric_form(operator, degrees), "eigenvalues"
+        return _of_operator(operator, groups, entropy, source.t_, source.t_range_, name)
     accepted = "a fitted MMPHATE or Landmarks"
     raise InputTypeError(f"estimator_or_landmarks is a {type(source).__name__}; accepted: {accepted}")
 
 
-def _of_operator(operator: torch.Tensor, groups: Components, entropy: torch.Tensor, t: int) -> Spectrum:
+def _of_operator(
+    operator: torch.Tensor,
+    groups: Components,
+    entropy: torch.Tensor,
+    t: int,
+    t_range: TimeRange,
+    name: str = "singular values",
+) -> Spectrum:
     values = leading_singular_values(operator, groups).cpu().numpy()
     n_islands = sum(len(members) for members in groups)
-    return Spectrum(values / values[0], len(operator), n_islands, entropy.double().cpu().numpy(), t)
+    return Spectrum(name, values / values[0], len(operator), n_islands, entropy.double().cpu().numpy(), t, t_range)
 
 
 def _notes(shown: Spectrum) -> list[Note]:
     counts = f"{shown.n_landmark:,} landmarks, {_counted(shown.n_islands, 'island')}"
-    notes = [(CURVE, "singular values" + _equal_values(shown, 0))]
+    notes = [(CURVE, shown.name + _equal_values(shown, 0))]
     notes += [(CHOSEN, f"their powers t + 1 = {shown.t + 1:,}" + _equal_values(shown, shown.t))]
     notes += [(INK, f"{counts}, {_counted(shown.n_near, 'value')} above {NEAR} of the largest")]
     if not shown.is_whole:

@@ -191,6 +191,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "fit tiles, PCA, links": lambda: fit(storage="tiles", n_pca=3, decay=None, gamma=1, n_landmark=None),
     "fit lazy": lambda: fit(NARROW, storage="lazy", normalize=False, gamma=-1, knn_backend="torch"),
     "M_PHATE": lambda: [mp.M_PHATE(**FIT, n_jobs=1).fit_transform(WIDE)],
+    "stable": lambda: [mp.MMPHATE.stable(**FIT).fit_transform(WIDE)],
     "masked": _masked,
     "joined": _joined,
     "trust": _trusted,

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module imports from its room and from rooms on lines above. Rooms on the same line do not import one another.
 LEVELS = [
     {"measure"},
+    {"networks"},
     {"cases", "peers"},
     {"suites"},
     {"run"},

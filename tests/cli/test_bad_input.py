@@ -143,11 +143,13 @@ def test_parameter_of_both(refused, name, value, words, rejects):
         ("t_max", 3, ["integer >= 4"]),
         ("t", "knee", ["accepted: 'auto'"]),
         ("n_pca", 0, ["integer >= 1"]),
+        ("n_init", 0, ["integer >= 1"]),
         ("n_svd", 0, ["integer >= 1"]),
         ("thresh", -1e-4, ["number >= 0 and <= 0.5"]),
         ("thresh", 0.6, ["number >= 0 and <= 0.5"]),
         ("random_state", -1, ["integer >= 0"]),
         ("mds_dist", "cityblock", ["accepted: 'euclidean', 'cosine'"]),
+        ("islands", "apart", ["accepted: 'potential', 'states'"]),
     ],
 )
 def test_parameter_of_python(refused, name, value, words):

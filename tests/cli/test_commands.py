@@ -91,6 +91,19 @@ def test_report(here):
     assert {"python", "torch", "numpy", "mmphate-gpu"} <= report["versions"].keys()
 
 
+@pytest.mark.parametrize("t", ["auto", "eigenvalues", "7"])
+def test_the_time_has_its_range(here, capsys, t):
+    assert embed("--n-landmark=40", f"--t={t}", "--no-plots") == 0
+    report, embedding = json.loads((here / "out" / "report.json").read_text()), mp.Embedding.load("out/embedding.npz")
+    if t == "7":
+        assert report["t_range"] is None is embedding.t_range
+        assert "t = 7, stress" in capsys.readouterr().out
+    else:
+        low, high = report["t_range"]
+        assert low <= report["t"] <= high and embedding.t_range == (low, high)
+        assert f"t = {report['t']} ({low} to {high}), stress" in capsys.readouterr().out
+
+
 def test_one_seed_one_embedding(here):
     np.save("trace.npy", walk(40, 5, 4))
     for out in ("first", "second"):

@@ -119,6 +119,14 @@ def test_a_folder_with_three_components_has_a_switch(results):
     assert page.count("img") == 3  # two pictures of panels, one of the entropy
 
 
+def test_a_time_that_was_chosen_has_its_range(results):
+    embedding = Embedding.load("run/embedding.npz")
+    low, high = embedding.t_range
+    text = report("run").text
+    assert f"diffused for t = {embedding.t} ({low} to {high}) steps" in text
+    assert f"Other landmarks of the same nodes could give {low} to {high}." in text
+
+
 # ---------------------------------------------------------------- warnings
 
 

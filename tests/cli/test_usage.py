@@ -24,7 +24,7 @@ PACKAGE = str(Path(mp.__file__).parent.parent)
         (["embed", "trace.npy", "--out", "new", "--n-comp", "3"], ["'--n-comp'"]),
         (["embed", "trace.npy", "--out", "new", "--n-components", "2.5"], ["--n-components", "'2.5'", "whole number"]),
         (["embed", "trace.npy", "--out", "new", "--n-landmark", "all"], ["--n-landmark", "'all'", "or none"]),
-        (["embed", "trace.npy", "--out", "new", "--t", "soon"], ["--t", "'soon'", "or auto"]),
+        (["embed", "trace.npy", "--out", "new", "--t", "soon"], ["--t", "'soon'", "auto or eigenvalues"]),
         (["embed", "trace.npy", "--out", "new", "--gamma", "x"], ["--gamma", "'x'", "a number"]),
         (["embed", "trace.npy", "--out", "new", "--seed", "-1"], ["--seed=-1", "integer >= 0"]),
         (["embed", "trace.npy", "--out", "no/new"], ["--out no/new", "no does not exist"]),

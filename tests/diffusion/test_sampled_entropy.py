@@ -32,15 +32,16 @@ def test_sampled_entropy_is_within_its_error(family, sampling, device):
         off = (result.entropy.cpu() - torch.from_numpy(wanted)).abs()
         # Measured over all 48: at most 0.89 of the bound, which is at most 0.04.
         assert bool((off <= result.error.cpu()).all()) and float(result.error.max()) < 0.05, name
-        assert result.t_low <= reference.knee(wanted) <= result.t_high, name
-        assert result.t_low == result.t_high or family == "gaussian", name
+        assert result.possible[0] <= reference.knee(wanted) <= result.possible[1], name
+        assert result.is_certain or family == "gaussian", name
 
 
 def test_exact_entropy_has_no_error(landmark_op):
     result = entropy_with_error(torch.from_numpy(landmark_op))
     assert torch.equal(result.entropy, von_neumann_entropy(torch.from_numpy(landmark_op)))
     assert not bool(result.error.any())
-    assert result.t_low == result.t_high == optimal_t(torch.from_numpy(landmark_op))
+    t = optimal_t(torch.from_numpy(landmark_op))
+    assert result.is_certain and result.possible == (t, t) and result.t == t
 
 
 OPEN = "gaussian 1"  # its time is 25; the sample leaves 19 to 30
@@ -61,10 +62,9 @@ def test_an_open_time_is_decided_by_the_exact_computation(sampling, monkeypatch)
 def test_a_time_that_stays_open_gives_a_warning(sampling):
     landmark_op = torch.from_numpy(OPERATORS[OPEN])
     result = entropy_with_error(landmark_op)
-    assert result.t_low < reference.optimal_t(OPERATORS[OPEN]) < result.t_high
-    words = (
-        f"diffusion time of 72 landmarks is only known to lie between {result.t_low} and {result.t_high}.*n_landmark"
-    )
+    low, high = result.possible
+    assert low < reference.optimal_t(OPERATORS[OPEN]) < high
+    words = f"diffusion time of 72 landmarks is only known to lie between {low} and {high}.*n_landmark"
     with pytest.warns(RuntimeWarning, match=words) as caught:
         entropy = von_neumann_entropy(landmark_op)
     assert torch.equal(entropy, result.entropy) and caught[0].filename == __file__
@@ -83,7 +83,7 @@ def test_more_probes_narrow_the_range(sampling, monkeypatch):
     for rounds in ((32,), (32, 64)):
         monkeypatch.setattr(entropy_module, "PROBES", rounds)
         result = entropy_with_error(OPERATORS[OPEN])
-        spans[sum(rounds)] = result.t_high - result.t_low
+        spans[sum(rounds)] = result.possible[1] - result.possible[0]
     assert spans[32] > spans[96]  # measured: 16 and 11 (and 6 with 256 probes)
 
 
@@ -93,7 +93,7 @@ def test_a_sampled_flat_entropy_has_only_the_error_of_rounding(name, monkeypatch
     monkeypatch.setattr(entropy_module, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 0))
     monkeypatch.setattr(entropy_module, "_exact_fits", lambda *_: False)
     result = entropy_with_error(FLAT[name])
-    assert result.t_low == 1
+    assert result.possible[0] == result.t_low == 1
     off = np.abs(result.entropy - reference.von_neumann_entropy(FLAT[name]))
     # 1e-14 for the rounding of the sums in the reference. Measured: 8e-7, with 49 values that should be 0.
     assert (off <= result.error + 1e-14).all() and off.max() < 1e-5
@@ -107,7 +107,7 @@ def test_components_may_be_sampled_or_exact(sampling):
     result = entropy_with_error(whole)
     wanted = reference.von_neumann_entropy(whole.numpy())
     assert bool(((result.entropy - torch.from_numpy(wanted)).abs() <= result.error).all())  # measured: 0.67
-    assert result.t_low == result.t_high == reference.knee(wanted)
+    assert result.is_certain and result.t == reference.knee(wanted)
     assert torch.equal(result.entropy, entropy_with_error(whole).entropy)
 
 
@@ -120,4 +120,4 @@ def test_nine_thousand_landmarks_are_sampled_within_the_error():
     wanted = entropy_module.entropy_of_singular_values(values)
     result = entropy_with_error(torch.kron(left, right))
     assert bool((result.error > 0).all()) and bool(((result.entropy - wanted).abs() <= result.error).all())
-    assert result.t_low == result.t_high == knee(wanted)
+    assert result.is_certain and result.t == knee(wanted)

@@ -71,9 +71,7 @@ def test_two_nodes_by_hand():
     """Each is the other's neighbor, and the only one that can repel: their mean stays, and they are at one distance."""
     places = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64)
     first, second = refined(places, torch.tensor([[[1], [0]]]))[0, :, 0].tolist()
-    assert (
-        first + second == pytest.approx(1, abs=1e-14) and first < 0
-    )  # at a third of a unit they repel more than attract
+    assert first + second == pytest.approx(1, abs=1e-14) and first < 0  # they repel more than they attract
 
 
 # ---------------------------------------------------------------- what does not change

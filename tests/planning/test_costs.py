@@ -222,7 +222,11 @@ def test_twenty_thousand_landmarks_are_a_normal_run():
             assert plan(shape, n_landmark=20_000, device=card).fits
         refused = plan(shape, n_landmark=20_000, device="12 GB card")
         assert not refused.fits and "n_landmark=10000" in refused.remedy
-    entropy = {stage.stage: stage for stage in plan(HAR, n_landmark=20_000, device="24 GB card").stages}["entropy"]
+    entropy, symmetric = (
+        {stage.stage: stage for stage in plan(HAR, n_landmark=20_000, t=t, device="24 GB card").stages}["entropy"]
+        for t in ("auto", "eigenvalues")
+    )
+    assert symmetric.peak_bytes - entropy.peak_bytes == 8 * 20_000**2  # the symmetric form
     # Sampled: 6496 products with the matrix, where all eigenvalues take 4 L^3.
     assert entropy.operations == pytest.approx(2 * 6496 * 20_000**2)
 

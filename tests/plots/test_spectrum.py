@@ -7,10 +7,12 @@ from sklearn.exceptions import NotFittedError
 
 import mmphate_gpu as mp
 from mmphate_gpu.diffusion import entropy as entropy_module
+from mmphate_gpu.diffusion import entropy_with_error
 from mmphate_gpu.diffusion.entropy import leading_singular_values
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.linalg.components import components
 from mmphate_gpu.plots import entropy, spectrum
+from mmphate_gpu.slices import SliceLayout
 
 from .results import assert_legible, axes_of, tick_names
 
@@ -75,6 +77,41 @@ def test_an_estimator_has_its_time_and_entropy(as_input):
     assert first.texts[0].get_text() == second.texts[0].get_text()
 
 
+@pytest.mark.parametrize("t", ["auto", "eigenvalues"])
+def test_a_time_that_was_chosen_has_a_band_and_its_range(t):
+    trace = np.random.default_rng(0).normal(size=(30, 4, 6)).cumsum(0)
+    op = mp.MMPHATE(n_landmark=40, t=t, random_state=0, device="cpu").fit(trace)
+    low, high = op.t_range_
+    for figure in (spectrum(op), spectrum(op, figsize=(3.35, 5.4)), entropy(op.result_), entropy(op.result_, op.t_)):
+        assert_legible(figure)
+        axes = axes_of(figure, "entropy")
+        if len(axes.patches) == 0:  # a time that the caller names
+            assert figure.axes[0].texts[0].get_text().startswith(f"$t$ = {op.t_}   (entropy")
+        else:
+            assert (axes.patches[0].get_x(), axes.patches[0].get_width()) == (low, high - low)
+            assert axes.texts[0].get_text().startswith(f"$t$ = {op.t_} ({low} to {high})")
+    assert len(axes.patches) == 0
+
+
+def test_landmarks_have_the_range_of_their_knee():
+    source = landmarks(stochastic(30))
+    estimate = entropy_with_error(source.landmark_op)
+    text = axes_of(spectrum(source), "entropy").texts[0].get_text()
+    assert text.startswith(f"$t$ = {estimate.t} ({estimate.t_low} to {estimate.t_high})")
+
+
+def test_a_time_of_eigenvalues_has_the_eigenvalues_drawn():
+    trace = np.random.default_rng(0).normal(size=(30, 4, 6)).cumsum(0)
+    op = mp.MMPHATE(n_landmark=40, t="eigenvalues", random_state=0, device="cpu").fit(trace)
+    figure = spectrum(op)
+    expected = np.sort(np.abs(np.linalg.eigvals(op.landmark_op_)))[::-1]
+    # The general solver is off by more than the symmetric one; the largest eigenvalue is 1.
+    np.testing.assert_allclose(axes_of(figure, "values").lines[0].get_ydata(), expected, rtol=0, atol=1e-10)
+    assert any(text.startswith("eigenvalues (dotted: exp(H) = ") for text in notes(figure))
+    scaled = op.landmark_degrees_[:, None] * op.landmark_op_
+    np.testing.assert_allclose(scaled, scaled.T, rtol=0, atol=1e-12 * scaled.max())  # rounding
+
+
 def test_a_time_beyond_the_curve_has_no_dotted_line():
     trace = np.random.default_rng(0).normal(size=(30, 4, 6)).cumsum(0)
     op = mp.MMPHATE(n_landmark=40, t=200, random_state=0, device="cpu").fit(trace)
@@ -113,7 +150,12 @@ def test_texts_do_not_touch(n, figsize):
 @pytest.mark.parametrize("t", [0, 20, 50, 60, 90, 99, 1000])
 @pytest.mark.parametrize("figsize", [None, (3.35, 2.2), (2.5, 1.5)])
 def test_the_label_of_the_time_has_room(t, figsize):
-    assert_legible(entropy(np.linspace(3, 1, 100), t, figsize=figsize))
+    curve = np.linspace(3, 1, 100)
+    assert_legible(entropy(curve, t, figsize=figsize))
+    if t > 0:
+        layout = SliceLayout.of_shape(2, 1, 1)
+        shown = mp.Embedding(np.zeros((2, 2)), layout, entropy=curve, t=t, t_range=(max(1, t - 5), t + 5))
+        assert_legible(entropy(shown, figsize=figsize))
 
 
 def test_bad_arguments_are_refused(tmp_path):

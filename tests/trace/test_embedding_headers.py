@@ -41,6 +41,7 @@ def saved(tmp_path):
         ("most_active", np.zeros(500_000), r"most_active has shape \(500000,\); accepted: \(24,\)"),
         ("entropy", np.zeros((10, 10**5)), r"entropy has shape \(10, 100000\); accepted: 1 axis, one value"),
         ("t", np.zeros(500_000), "t has shape"),
+        ("t_range", np.zeros(500_000), r"t_range has shape \(500000,\); accepted: \(2,\)"),
     ],
 )
 def test_an_embedding_is_judged_by_its_headers(saved, field, array, match):

@@ -62,6 +62,7 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     op = MMPHATE(n_components=3, interslice_knn=30, t="auto", n_landmark=None, random_state=0, device="cpu")
     assert_type(op.fit(array), MMPHATE)
     assert_type(op.t_, int)
+    assert_type(op.t_range_, tuple[int, int] | None)
     assert_type(op.stress_, float)
     assert_type(op.n_landmark_, int)
     assert_type(op.bandwidth_, float)
@@ -77,6 +78,8 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     assert_type(drop_in.set_params(t=10), M_PHATE)
     assert_type(drop_in.optimal_t, int)
     assert_type(drop_in.result_, Embedding)
+    assert_type(MMPHATE.stable(n_components=3, random_state=0), MMPHATE)
+    assert_type(M_PHATE.stable(mds="classic"), M_PHATE)
     MMPHATE(n_components="two")  # type: ignore[arg-type]
     MMPHATE(components=2)  # type: ignore[call-arg]
 
@@ -212,7 +215,7 @@ def stages(trace: Trace) -> None:
     potential = diffusion_potential(landmarks.landmark_op, optimal_t(landmarks.landmark_op), gamma=0)
     distances = potential_distances(potential)
     assert_type(distances, torch.Tensor)
-    layout = metric_mds(distances, n_components=2, solver="smacof", random_state=0)
+    layout = metric_mds(distances, n_components=2, solver="smacof", n_init=2, random_state=0)
     assert_type(layout, MDSResult)
     assert_type(stress(distances, layout.coordinates), float)
     assert_type(reference.mmphate(np.ones((3, 2, 4)), n_components=2), reference.Result)

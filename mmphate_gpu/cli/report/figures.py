@@ -147,8 +147,10 @@ def _entropy(embedding: Embedding) -> Callable[[Path], object]:
 def _of_time(run: Run, embedding: Embedding) -> list[Html]:
     if embedding.t is None:
         return []
-    automatic = run.params is not None and run.params.t == "auto"
+    automatic = run.params is not None and run.params.chooses_t
     chosen = "This t is the knee of the entropy curve." if automatic else ""
+    if embedding.t_range is not None:
+        chosen += f" Other landmarks of the same nodes could give {embedding.t_range[0]:,} to {embedding.t_range[1]:,}."
     sentence = f"The diffusion takes t = {embedding.t:,} steps; more steps smooth away larger structures. {chosen}"
     return [paragraph(sentence.strip())]
 

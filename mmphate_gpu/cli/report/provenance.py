@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...params import Params
+from ...params import RECIPES, Params
 from ..arguments import FIT, LONG, PROGRAM
 from ..result_folder import ANALYSIS, FILES, PAGE, REPORT, TRACE
 from .html import Html, code, join, name, paragraph, table, tag
@@ -43,6 +43,7 @@ def _fact_texts(report: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
         epochs, timesteps, units, samples = (f"{size:,}" for size in sizes)
         shape = f"{epochs} epochs × {timesteps} time steps × {units} units × {samples} samples"
         yield "trace", f"{shape}, {text(trace.get('dtype')) or 'unknown type'}{masked}"
+    yield "recipe", text(report.get("recipe"))
     yield "device", text(report.get("device"))
     for key, what in (("n_landmark", "landmarks"), ("t", "t"), ("stress", "stress"), ("bandwidth", "bandwidth")):
         if number(report.get(key)) is not None:
@@ -140,7 +141,8 @@ def _command(run: Run) -> list[str]:
         epochs = count(mapping(run.values.get("trace")).get("epoch")) or 1
         words = [PROGRAM, "demo", "--out", operand(run.folder), "--epochs", str(epochs - 1)]
         changed = {key: value for key, value in _changed(run).items() if key in ("random_state", "device")}
-        return [*words, *_options(changed)]
+        recipe = text(run.values.get("recipe"))
+        return [*words, *[f"--recipe={recipe}"] * (recipe in RECIPES and recipe != "default"), *_options(changed)]
     with_analyses = run.analysis_folder == run.folder
     if source is None or (run.params is None and not with_analyses):
         return []

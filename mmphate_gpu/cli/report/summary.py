@@ -36,7 +36,7 @@ def _numbers(run: Run) -> Iterator[str]:
         f" ({epochs:,} epochs × {timesteps:,} time steps × {units:,} units)",
     )
     if embedding.t is not None:
-        yield from (", diffused for ", tag("b", f"t = {embedding.t:,}"), " steps")
+        yield from (", diffused for ", tag("b", f"t = {embedding.t_text}"), " steps")
     if embedding.stress is not None:
         yield from (", drawn with a stress of ", tag("b", f"{embedding.stress:.3f}"))
     yield "."

@@ -50,15 +50,18 @@ def test_a_section_runs_on_the_cpu_and_rows_are_put_where_the_tables_look(tmp_pa
 
 def test_every_suite_has_its_section():
     scale = {name for name in verify_gpu.SECTIONS if name.startswith("scale_")}
-    # The analyses run on the CPU.
-    assert set(suites.NAMES) - {"scale", "analyses"} < set(verify_gpu.SECTIONS)
+    # The analyses run on the CPU, and recipes compare pictures, which do not depend on the device.
+    assert set(suites.NAMES) - {"scale", "analyses", "recipes"} < set(verify_gpu.SECTIONS)
     assert scale == {f"scale_{axis}" for axis in cases.AXES}
 
 
 @pytest.mark.slow
 def test_every_section_runs_on_the_cpu(tmp_path):
     content = verified(tmp_path, "--budget", "1200")
-    assert {file.name.partition("-")[0] for file in tmp_path.glob("*.jsonl")} == set(suites.NAMES) - {"analyses"}
+    assert {file.name.partition("-")[0] for file in tmp_path.glob("*.jsonl")} == set(suites.NAMES) - {
+        "analyses",
+        "recipes",
+    }
     assert list(content["sections"]) == list(verify_gpu.SECTIONS)
     status = {name: section["status"] for name, section in content["sections"].items()}
     assert set(status.values()) == {"passed"}

@@ -1,0 +1,48 @@
+"""Starts of SMACOF besides classical MDS: layouts in more dimensions, from which the surplus is squeezed out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from .classic import classic
+from .smacof import SmacofRun, in_float32, one_sweep, run_to_end
+
+# Dimensions that each further start has more than the one before.
+SURPLUS = 2
+# Sweeps in all dimensions, and sweeps in which the surplus shrinks to 0.
+WIDE_SWEEPS, SQUEEZES = 30, 40
+WIDE_EPS = 1e-4
+
+
+def further_starts(
+    distances: torch.Tensor, n_components: int, n_starts: int, generator: torch.Generator | None
+) -> Iterator[torch.Tensor]:  # (L, C) each
+    """Up to ``n_starts`` layouts, from 2, 4, ... surplus dimensions. L points span at most L - 1 dimensions."""
+    for start in range(1, n_starts + 1 if bool(distances.any()) else 1):
+        n_dimensions = n_components + SURPLUS * start
+        if n_dimensions - SURPLUS >= len(distances) - 1:
+            return
+        wide = classic(distances, min(n_dimensions, len(distances) - 1), generator=generator)
+        yield squeezed(distances, wide, n_components)
+
+
+def squeezed(distances: torch.Tensor, wide: torch.Tensor, n_components: int) -> torch.Tensor:  # (L, K) -> (L, C)
+    """Lower the stress of ``wide`` in its K dimensions, then scale the last K - C principal axes to 0 step by step.
+
+    In more dimensions the stress has fewer minima, because points go past each other. As the surplus shrinks, each
+    sweep brings the points back to a low stress, so that they end in one of the lower minima of C dimensions. Costs
+    about as much as a descent. Deterministic.
+    """
+    largest, rough = distances.max(), in_float32(distances)
+    points = run_to_end(SmacofRun(rough, wide / largest, WIDE_SWEEPS, WIDE_EPS)).coordinates
+    points = _on_principal_axes(points)
+    for left in torch.linspace(1, 0, SQUEEZES + 1).tolist()[1:]:
+        points, _ = one_sweep(rough, points)
+        points[:, n_components:] *= left
+    return points[:, :n_components] * largest
+
+
+def _on_principal_axes(points: torch.Tensor) -> torch.Tensor:  # (L, K), centered
+    return points @ torch.linalg.eigh(points.T @ points).eigenvectors.flip(1)
