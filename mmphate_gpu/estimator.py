@@ -17,7 +17,7 @@ from .operators.graph_nodes import of_all_nodes
 from .ops.launch.compile_ahead import compile_ahead
 from .params import RECIPES, Params
 from .pipeline import Run
-from .planning.fit import run_within_memory
+from .planning.fit import launch_sizes, run_within_memory
 from .planning.plan import check_least
 from .runtime.arrays import array_library, copied
 from .runtime.devices import resolve_device
@@ -242,7 +242,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         input_trace = as_trace(X)
         device = resolve_device(params.device, input_trace.data)
         check_possible(params, input_trace)
-        compile_ahead(device, **_sizes(input_trace, params))
+        compile_ahead(device, **launch_sizes(input_trace, params))
         trace = input_trace.to(device)
         stages, key = self._stages_for(trace, device)
         free_bytes = available_bytes(device) + stages.held_bytes(without=tuple(getattr(self, "_results", {}).values()))
@@ -364,19 +364,6 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 masked=trace.mask is not None,
             ),
         }
-
-
-def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
-    """The arguments of `compile_ahead`: the sizes and the type that decide which CUDA kernels a fit launches."""
-    masked = trace.mask is not None  # its samples are not reduced by PCA
-    return {
-        "n_points": trace.n_slices,
-        "n_features": trace.n_samples if masked else min(trace.n_samples, params.n_pca or trace.n_samples),
-        "n_columns": params.n_svd + 10,  # of the blocks of `top_eigenpairs`
-        "n_components": params.n_components,
-        "wide": trace.data.dtype == torch.float64,
-        "masked": masked,
-    }
 
 
 def _embedding(trace: Trace, run: Run) -> Embedding:

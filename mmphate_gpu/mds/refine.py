@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from ..neighbors import kneighbors
-from ..ops.chunks import chunk_elements, row_chunks
+from ..ops.chunks import row_chunks
 from ..ops.kth_neighbor_distance import nearest_others
 from ..slices import unit_major
 
@@ -24,6 +24,8 @@ LARGEST_REPULSION = 4.0
 LEAST_SQUARE, LEAST_DIVISOR = 1e-3, 1e-12
 # With k near S every slice attracts every other: k = S / 3 kept more of the 10 nearest of 30 slices, 2 S / 3 fewer.
 LEAST_SLICES = 3
+# Nodes of the units that move together: little memory of a GPU, and temporaries that stay in the cache of a CPU.
+NODES_AT_ONCE, NODES_IN_CACHE = 1 << 21, 1 << 16
 # Multiples of the golden ratio, without their whole part, fall into the largest gaps that earlier ones left. So the
 # slices that repel a node are spread evenly, and no random number is needed.
 GOLDEN = (5**0.5 - 1) / 2
@@ -84,9 +86,8 @@ def refined(coordinates: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
 
 
 def _units_at_once(neighbors: torch.Tensor) -> Iterator[slice]:
-    """Units whose temporaries stay in the cache of a CPU, or within the memory of a GPU."""
     n_units, n_slices, _ = neighbors.shape
-    return row_chunks(n_units, n_slices, chunk_elements(neighbors.device) // (1 if neighbors.is_cuda else 32))
+    return row_chunks(n_units, n_slices, NODES_AT_ONCE if neighbors.is_cuda else NODES_IN_CACHE)
 
 
 def _links(neighbors: torch.Tensor) -> torch.Tensor:  # (m, S, k) -> (k, m S)

@@ -127,7 +127,7 @@ def test_chunks_and_threads_change_no_bit(monkeypatch):
         assert torch.equal(refined(places, neighbors), wanted)
     finally:
         torch.set_num_threads(threads)
-    monkeypatch.setattr(refine, "chunk_elements", lambda device: 1)
+    monkeypatch.setattr(refine, "NODES_IN_CACHE", 1)
     assert torch.equal(refined(places, neighbors), wanted)
 
 
