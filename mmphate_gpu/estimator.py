@@ -62,9 +62,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_init : int
         Starts of SMACOF, of which the one that ends with the least stress counts. The first is classical MDS.
     islands : {"potential", "states"}
-        Distance between landmarks of different islands. "potential" is ``mds_dist``, which is the same for all islands
-        if ``gamma`` is 0, so that their places are arbitrary. "states" is the distance of the mean states, in the
-        scale of the distances within islands, and islands keep a gap. It changes nothing if the graph is one island.
+        Distance between landmarks of different islands: ``mds_dist``, by which their places are arbitrary if ``gamma``
+        is 0, or that of mean states, in the scale within islands. Islands then keep a gap.
     refine_knn : int
         If it is not 0, every node moves a little at the end, towards the ``refine_knn`` slices of its unit whose states
         are nearest to its own, or to a third of the slices if they are few. The picture then keeps more neighbors, and
@@ -118,8 +117,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     affinity_ : operator (N', N')
     bandwidth_ : float
         The interslice bandwidth.
-    von_neumann_entropy_ : (t_max,) float64
-        Of the values that ``t`` names.
+    von_neumann_entropy_ : (t_max,) float64, of the values that ``t`` names
     diff_potential_ : (L, L) float64
     n_landmark_ : int
         L, the number of landmarks after empty clusters are dropped.
@@ -218,8 +216,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def stable(cls, **parameters: Any) -> MMPHATE:
         """An estimator whose picture depends little on the seed: ``parameters`` win over those of the recipe.
 
-        The recipe "stable" replaces some defaults, which are those of M-PHATE, by values that were found by measurement
-        (docs/user_guide/choose_settings.md). Printing the estimator shows them. O(1) time.
+        The recipe has values that were found by measurement; printing the estimator shows them. O(1) time.
 
         Examples
         --------
@@ -309,9 +306,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._results.pop(name, None)
         return self._copies[name]
 
-    @property
-    def _n_features_out(self) -> int:
-        return self.result_.n_components
+    _n_features_out = property(lambda self: self.result_.n_components)
 
     def _run_params(self) -> dict[str, Any]:
         names = Params.__dataclass_fields__

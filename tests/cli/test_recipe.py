@@ -18,6 +18,7 @@ from mmphate_gpu.cli.report.run import Run
 from mmphate_gpu.params import RECIPES
 
 STABLE = RECIPES["stable"]
+FITTED = STABLE | {"n_landmark": 40}  # the parameters of the recipe and of the options below
 SMALL = ("--n-landmark=40", "--device=cpu", "--no-plots")
 
 
@@ -33,7 +34,7 @@ def test_embed_takes_the_parameters_of_the_recipe(here):
     assert main(["embed", "trace.npy", "--out", "out", "--recipe", "stable", *SMALL]) == 0
     op = mp.MMPHATE.stable(n_landmark=40, random_state=0, device="cpu").fit(np.load("trace.npy"))
     np.testing.assert_array_equal(coordinates("out"), op.embedding_)
-    assert (STABLE | {"n_landmark": 40}).items() <= parameters("out").items()
+    assert FITTED.items() <= parameters("out").items()
     assert json.loads(Path("out", "report.json").read_text())["recipe"] == "stable"
 
 
@@ -42,20 +43,20 @@ def test_options_win_over_the_recipe(here, order):
     """Also an option whose value is the usual default, which argparse does not tell from none."""
     typed = [["--recipe=stable"], ["--landmarks=spectral"]][::order]
     assert main(["embed", "trace.npy", "--out", "out", *sum(typed, []), *SMALL]) == 0
-    wanted = STABLE | {"landmarks": "spectral"}
+    wanted = FITTED | {"landmarks": "spectral"}
     assert wanted.items() <= parameters("out").items()
 
 
 def test_without_the_option_the_defaults_are_the_usual(here):
     assert main(["embed", "trace.npy", "--out", "out", *SMALL]) == 0
-    defaults = {name: getattr(mp.Params, name) for name in STABLE}
+    defaults = {name: getattr(mp.Params, name) for name in STABLE} | {"n_landmark": 40}
     assert defaults.items() <= parameters("out").items()
     assert json.loads(Path("out", "report.json").read_text())["recipe"] == "default"
 
 
 def test_analyze_embeds_by_the_recipe(here):
     assert main(["analyze", "trace.npy", "--out", "out", "--recipe=stable", "--only=spread", *SMALL]) == 0
-    assert STABLE.items() <= parameters("out").items()
+    assert FITTED.items() <= parameters("out").items()
 
 
 def test_analyze_refuses_a_recipe_for_a_folder(run_folders, capsys, monkeypatch):
