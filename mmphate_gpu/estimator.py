@@ -66,8 +66,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         is 0, or that of mean states, in the scale within islands. Islands then keep a gap.
     refine_knn : int
         If it is not 0, every node moves a little at the end, towards the ``refine_knn`` slices of its unit whose states
-        are nearest to its own, or to a third of the slices if they are few. The picture then keeps more neighbors, and
-        10 is a good number. `transform` leaves this out.
+        are nearest to its own, or to 5 (at most a third) of fewer than 1200 slices. The picture then keeps more
+        neighbors, and 10 is a good number. `transform` leaves this out.
     n_pca : int or None
         If there are more samples, they are reduced to this many principal components. None never reduces them, and
         those of a masked trace are not reduced.

@@ -22,8 +22,9 @@ N_REPELLING = 5
 LARGEST_REPULSION = 4.0
 # Added to the squared distance by which the repulsion is divided, and the least divisor of the attraction.
 LEAST_SQUARE, LEAST_DIVISOR = 1e-3, 1e-12
-# With k near S every slice attracts every other: k = S / 3 kept more of the 10 nearest of 30 slices, 2 S / 3 fewer.
-LEAST_SLICES = 3
+# Of few slices the ten nearest are too many: ten of 408 slices of an LSTM kept fewer of its 10 nearest than no
+# refinement, and five kept more. With k near S every slice attracts every other.
+FEW, SLICES_FOR_EACH = 5, 200
 # Nodes of the units that move together: little memory of a GPU, and temporaries that stay in the cache of a CPU.
 NODES_AT_ONCE, NODES_IN_CACHE = 1 << 21, 1 << 16
 # Multiples of the golden ratio, without their whole part, fall into the largest gaps that earlier ones left. So the
@@ -41,16 +42,21 @@ def refined_nodes(
 ) -> torch.Tensor:  # (N, C)
     """`refined` coordinates, for the ``knn`` nearest slices of each node's unit; ``coordinates`` where it is 0.
 
-    ``knn`` is clamped to S / 3. In ``masked`` points NaN is a missing sample, and a node with fewer than ``knn``
+    See `n_neighbors` for few slices. In ``masked`` points NaN is a missing sample, and a node with fewer than ``knn``
     comparable slices has those. The search takes O(M S^2 D) time at most.
     """
     n_slices, n_units = points.shape[:2]
-    k = min(knn, n_slices // LEAST_SLICES)
+    k = n_neighbors(knn, n_slices)
     if k == 0:
         return coordinates
     neighbors = _nearest_slices(unit_major(points), k, backend, masked)
     places = refined(unit_major(coordinates.view(n_slices, n_units, -1)), neighbors)
     return places.transpose(0, 1).reshape(coordinates.shape)
+
+
+def n_neighbors(knn: int, n_slices: int) -> int:
+    """``knn``, but at most a 200th of the slices, or 5 if that is more, and at most a third of them."""
+    return min(knn, max(FEW, n_slices // SLICES_FOR_EACH), n_slices // 3)
 
 
 def _nearest_slices(unit_points: torch.Tensor, k: int, backend: str, masked: bool) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from mmphate_gpu import MMPHATE, as_trace, neighborhood_preservation
 from mmphate_gpu.mds import refine
-from mmphate_gpu.mds.refine import refined, refined_nodes
+from mmphate_gpu.mds.refine import n_neighbors, refined, refined_nodes
 from mmphate_gpu.neighbors import kneighbors
 
 from .distance_cases import RNG
@@ -104,10 +104,11 @@ def test_equal_places_and_a_single_slice_stay():
     assert torch.equal(refined_nodes(row, walk(1, 4, 3), 5), row)  # one slice of four units
 
 
-def test_few_slices_have_a_third_as_neighbors():
+def test_few_slices_have_fewer_neighbors():
+    assert [n_neighbors(10, n) for n in (2, 3, 12, 400, 1800, 2000, 10**6)] == [0, 1, 4, 5, 9, 10, 10]
     states, places = walk(20, 3, 4), walk(20, 3, 2).flatten(0, 1)
-    assert torch.equal(refined_nodes(places, states, 10), refined_nodes(places, states, 6))
-    assert not torch.equal(refined_nodes(places, states, 6), refined_nodes(places, states, 5))
+    assert torch.equal(refined_nodes(places, states, 10), refined_nodes(places, states, 5))
+    assert not torch.equal(refined_nodes(places, states, 5), refined_nodes(places, states, 4))
     assert torch.equal(refined_nodes(places[:6], states[:2], 10), places[:6])  # a third of two slices is none
 
 
