@@ -50,7 +50,7 @@ def _backends() -> list[str]:
     keops = "works, exact" if reason is None else f"does not work: {reason}"
     missing = 'is not installed: pip install "mmphate-gpu[pynndescent]"'
     pynndescent = "works, approximate" if available("pynndescent") else missing
-    states = {"torch": "works, exact", "keops": keops, "pynndescent": pynndescent}
+    states = {"torch": "works, exact", "scipy": "works, exact, on the CPU", "keops": keops, "pynndescent": pynndescent}
     lines = [f"  neighbors, {name}: {states[name]}" for name in KNN_BACKENDS]
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
     lines += [f"  neighbors, auto on {device}: {_auto(device)}" for device in devices]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 STORAGES = ("auto", "sparse", "tiles", "lazy")
-KNN_BACKENDS = ("auto", "torch", "keops", "pynndescent")
+KNN_BACKENDS = ("auto", "torch", "scipy", "keops", "pynndescent")
 LANDMARKS = ("spectral", "stratified")
 TIMES = ("auto", "eigenvalues")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
@@ -29,7 +29,7 @@ STAGE_PARAMETERS = {
     "potential": ("t", "gamma"),
     "distances": ("mds_dist", "islands"),
     "mds": ("n_components", "mds_solver", "n_init", "islands"),
-    "interpolate": (),
+    "interpolate": ("refine_knn", "knn_backend"),
 }
 
 # {recipe: the parameters that it sets}; every other parameter keeps its default.
@@ -172,6 +172,7 @@ class Params:
     mds_dist: str = "euclidean"
     n_init: int = 2
     islands: str = "potential"
+    refine_knn: int = 0
     n_pca: int | None = 100
     n_svd: int = 100
     thresh: float = 1e-4
@@ -181,7 +182,7 @@ class Params:
     knn_backend: str = "auto"
 
     def __post_init__(self) -> None:
-        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "n_init": 1, "n_svd": 1}
+        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "n_init": 1, "refine_knn": 0, "n_svd": 1}
         for name, low in whole.items():
             check_number(name, getattr(self, name), low=low, integer=True)
         check_t_max(self.t_max)

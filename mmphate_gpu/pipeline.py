@@ -15,6 +15,7 @@ from .errors import InputError
 from .landmarks.operator import Landmarks, landmark_diffusion, masked_landmark_diffusion
 from .mds.islands import distances_by_states, mean_states, with_gaps
 from .mds.metric import MDSResult, embed_landmarks
+from .mds.refine import refined_nodes
 from .operators.graph_nodes import check_graph, of_all_nodes
 from .operators.multislice import MultisliceAffinity, affinity_of_points
 from .params import Labels, Params
@@ -42,7 +43,7 @@ class Run(NamedTuple):
 
 
 def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
-    """Embed ``trace``: steps 1 to 13. ``stage`` runs and times each stage, or reuses the result of an earlier run."""
+    """Embed ``trace``: steps 1 to 14. ``stage`` runs and times each stage, or reuses the result of an earlier run."""
     # 1 Normalize over samples: in memory, or block by block within step 2 if that reduces the samples
     points, resolution = stage("normalize", trace_points, trace, **p.of("normalize"))
     check_graph(resolution, least_samples(p.normalize, trace.n_samples), p.n_components)
@@ -70,7 +71,9 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     # 12 MDS
     mds = stage("mds", _mds, distances, landmarks, **p.of("mds"))
     # 13 Interpolate from the landmarks to all nodes
-    coordinates = stage("interpolate", _coordinates, landmarks, mds, affinity.nodes, trace, **p.of("interpolate"))
+    # 14 Refine, if asked for: mds/refine.py
+    inputs = landmarks, mds, affinity.nodes, points, trace
+    coordinates = stage("interpolate", _coordinates, *inputs, **p.of("interpolate"))
     signs = {"t_at_end": chosen and t >= p.t_max - 2, "collapsed": same_potential}
     diagnosis = Diagnosis.of(points, resolution, affinity, landmarks, **signs)
     t_range = (estimate.t_low, estimate.t_high) if chosen else None
@@ -141,9 +144,16 @@ def _apart(landmarks: Landmarks, islands: str) -> bool:
 
 
 def _coordinates(
-    landmarks: Landmarks, mds: MDSResult, nodes: torch.Tensor | None, trace: Trace
+    landmarks: Landmarks,
+    mds: MDSResult,
+    nodes: torch.Tensor | None,
+    points: torch.Tensor,
+    trace: Trace,
+    refine_knn: int,
+    knn_backend: str,
 ) -> torch.Tensor:  # (N, C)
-    return of_all_nodes(interpolate(landmarks.transitions, mds.coordinates), nodes, trace.n_nodes, torch.nan)
+    rows = of_all_nodes(interpolate(landmarks.transitions, mds.coordinates), nodes, trace.n_nodes, torch.nan)
+    return refined_nodes(rows, points, refine_knn, backend=knn_backend, masked=trace.mask is not None)
 
 
 def interpolate(transitions: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:  # (N, L), (L, C) -> (N, C)

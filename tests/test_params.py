@@ -85,6 +85,8 @@ GOOD = [
     {"mds_dist": "cosine"},
     {"n_init": 4},
     {"islands": "states"},
+    {"refine_knn": 0},
+    {"refine_knn": np.int64(10)},
 ]
 
 
@@ -228,7 +230,7 @@ CHOICES = [
     ("t", "knee", "'auto', 'eigenvalues'"),
     ("storage", "dense", "'auto', 'sparse', 'tiles', 'lazy'"),
     ("landmarks", "random", "'spectral', 'stratified'"),
-    ("knn_backend", "faiss", "'auto', 'torch', 'keops', 'pynndescent'"),
+    ("knn_backend", "faiss", "'auto', 'torch', 'scipy', 'keops', 'pynndescent'"),
     ("mds_solver", "sgd", "'classic', 'smacof', 'nonmetric'"),
     ("mds_dist", "manhattan", "'euclidean', 'cosine'"),
     ("islands", "apart", "'potential', 'states'"),

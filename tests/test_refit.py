@@ -33,6 +33,7 @@ def reused(op: MMPHATE) -> list[str]:
         ({"n_init": 1}, "mds"),
         ({"mds_dist": "cosine"}, "distances"),
         ({"islands": "states"}, "distances"),
+        ({"refine_knn": 5}, "interpolate"),
         ({"gamma": 1}, "potential"),
         ({"t": 7}, "potential"),
         ({"n_landmark": 40}, "landmarks"),

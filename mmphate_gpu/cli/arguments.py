@@ -17,7 +17,7 @@ PROGRAM = "mmphate-gpu"  # also in report.json: --force replaces only folders wi
 # Options of both embed and plan: they decide whether a run fits, and errors about memory name them.
 RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver", "n_init")
 # Options of a fit: those, and what a plan does not need.
-FIT = (*RUN, "islands", "device", "gamma", "interslice_knn", "t_max", "knn_backend")
+FIT = (*RUN, "islands", "device", "gamma", "interslice_knn", "t_max", "refine_knn", "knn_backend")
 
 
 def _type(convert: Callable[[str], Any], accepted: str, **words: Any) -> Callable[[str], Any]:
@@ -78,6 +78,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gamma": _option("shape of the diffusion potential, from -1 to 1", 0.0, _type(float, "a number"), "G"),
     "interslice_knn": _number("neighbors that set the bandwidth between slices", 25),
     "t_max": _number("length of the entropy curve, in which auto looks for t", 100),
+    "refine_knn": _number("nearest slices to which every node moves at the end, or 0", 0),
     "knn_backend": _choice("search for nearest neighbors", KNN_BACKENDS, "auto"),
     "epochs": _number("epochs of training", 50),
     "seed": _number("equal seeds give equal results", 0),

@@ -17,6 +17,7 @@ from ..linalg.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
+from ..mds.refine import N_REPELLING, NODES_AT_ONCE, SWEEPS, n_neighbors
 from ..mds.starts import SURPLUS
 from ..operators.assemble import ENTRY_BYTES, assembled_bytes, entries_at_once
 from ..operators.choose import suits_half
@@ -328,11 +329,15 @@ class Costs:
         return _stage("mds", (L, self.p.n_components), 0, peak, operations, "float32, float64")
 
     def _interpolate(self) -> StagePlan:
-        """pipeline.py and estimator.py: coordinates and two copies; for `transform` float64 ones and points."""
+        """pipeline.py, estimator.py: coordinates and two copies; for `transform` float64 ones and points; neighbors."""
         coordinates = self.N * self.p.n_components
         kept = self.item * coordinates
         peak = 3 * kept + 16 * coordinates + 8 * self.N * self.D + self._retained()
         operations = 2.0 * self.reached * self.p.n_components
+        if k := n_neighbors(self.p.refine_knn, self.S):  # mds/refine.py: distances, indices, points
+            peak += (16 * k + 8 * self.D) * self.N + 5 * self.item * coordinates + 8 * k * min(self.N, NODES_AT_ONCE)
+            pair = 6 * self.p.n_components + 20  # operations
+            operations += 3.0 * self.D * self.pairs + SWEEPS * (k + N_REPELLING) * pair * self.N
         return _stage("interpolate", (self.N, self.p.n_components), kept, peak, operations, _name(self.dtype))
 
     # ---------------------------------------------------------------- freed blocks that the C allocator keeps

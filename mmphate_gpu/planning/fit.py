@@ -6,7 +6,7 @@ import logging
 import re
 import warnings
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,6 +34,19 @@ OUT_OF_MEMORY = (
     "can't start new thread",
     "failed to map segment",
 )
+
+
+def launch_sizes(trace: Trace, params: Params) -> dict[str, Any]:
+    """The arguments of `compile_ahead`: the sizes and the type that decide which CUDA kernels a fit launches."""
+    masked = trace.mask is not None  # its samples are not reduced by PCA
+    return {
+        "n_points": trace.n_slices,
+        "n_features": trace.n_samples if masked else min(trace.n_samples, params.n_pca or trace.n_samples),
+        "n_columns": params.n_svd + 10,  # of the blocks of `top_eigenpairs`
+        "n_components": params.n_components,
+        "wide": trace.data.dtype == torch.float64,
+        "masked": masked,
+    }
 
 
 def ran_out(error: BaseException | None) -> str | None:

@@ -121,7 +121,7 @@ OUT_OF_RANGE = [
     ("device", "meta", ["device='meta' is not there", "accepted here: 'cpu'"]),
     pytest.param("device", "cuda", ["device='cuda' is not there", "accepted here: 'cpu'"], marks=NO_CUDA),
     ("storage", "dense", ["storage='dense'", "accepted: 'auto', 'sparse', 'tiles', 'lazy'"]),
-    ("knn_backend", "faiss", ["knn_backend='faiss'", "accepted: 'auto', 'torch', 'keops', 'pynndescent'"]),
+    ("knn_backend", "faiss", ["knn_backend='faiss'", "accepted: 'auto', 'torch', 'scipy', 'keops', 'pynndescent'"]),
     ("mds_solver", "tsne", ["mds_solver='tsne'", "accepted: 'classic', 'smacof', 'nonmetric'"]),
 ]
 

@@ -153,7 +153,7 @@ def test_hidden_values_do_not_matter(mask, storage):
     assert torch.equal(other.to_dense(), made(mask, storage).to_dense())
 
 
-@pytest.mark.parametrize("backend", ["keops", "pynndescent"])
+@pytest.mark.parametrize("backend", ["scipy", "keops", "pynndescent"])
 def test_backends_that_need_every_sample_are_refused(backend):
     with pytest.raises(InputError, match=f"knn_backend='{backend}' cannot search masked samples; accepted"):
         made(lengths(), "sparse", knn_backend=backend)

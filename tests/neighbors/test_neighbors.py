@@ -23,8 +23,12 @@ from mmphate_gpu.ops.launch.twins import PORTABLE
 from mmphate_gpu.params import KNN_BACKENDS as NAMES
 
 N_FEATURES = 5
-EXACT = ("torch", "keops")
-KS = {"torch": (1, 2, 6), "keops": (1, 2)}  # KeOps compiles every pair of features and neighbors anew, for 10 s
+EXACT = ("torch", "scipy", "keops")
+KS = {
+    "torch": (1, 2, 6),
+    "scipy": (1, 2, 6),
+    "keops": (1, 2),
+}  # KeOps compiles every pair of features and neighbors anew, for 10 s
 
 
 @pytest.fixture(params=EXACT)
@@ -238,7 +242,8 @@ def test_every_name_has_a_backend():
 
 
 def test_auto_is_exact():
-    assert resolve_knn_backend("auto", torch.device("cpu")) == "torch"
+    cpu = torch.device("cpu")
+    assert [resolve_knn_backend("auto", cpu, n) for n in (None, 5, 60, 61)] == ["torch", "scipy", "scipy", "torch"]
     assert resolve_knn_backend("auto", torch.device("cuda")) in EXACT
     assert resolve_knn_backend("pynndescent", torch.device("cpu")) == "pynndescent"
 
@@ -251,7 +256,7 @@ def test_k_out_of_range(k):
 
 def test_unknown_backend():
     with pytest.raises(
-        InputError, match="knn_backend='faiss' is unknown; accepted: 'auto', 'torch', 'keops', 'pynndescent'"
+        InputError, match="knn_backend='faiss' is unknown; accepted: 'auto', 'torch', 'scipy', 'keops', 'pynndescent'"
     ):
         kneighbors(STACKS["scattered"](), 2, backend="faiss")
 

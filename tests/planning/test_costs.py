@@ -21,6 +21,7 @@ from mmphate_gpu.operators.multislice import affinity_of_points
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import costs
 from mmphate_gpu.planning.costs import Costs, Machine
+from mmphate_gpu.planning.plan import LEAST, plan_run
 from mmphate_gpu.trace import normalize
 
 HAR = (127, 128, 30, 6)
@@ -173,6 +174,17 @@ def test_what_mds_takes_is_planned():
     assert mds(mds_solver="classic", n_components=300) > mds(mds_solver="classic")
     cosine, euclidean = plan(shape, device="cpu", mds_dist="cosine"), plan(shape, device="cpu")
     assert cosine.peak_bytes > euclidean.peak_bytes
+
+
+def test_a_refinement_is_planned():
+    """Distances and indices of the neighbors of every node. Of six slices a third are neighbors."""
+
+    def last(shape: tuple[int, ...], knn: int) -> float:
+        options = {"device": torch.device("cpu"), "dtype": torch.float32, "available": 10**12, "entries": LEAST}
+        return plan_run(shape, Params(n_landmark=300, refine_knn=knn), **options).stages[-1].peak_bytes
+
+    assert last((800, 10, 50, 8), 20) - last((800, 10, 50, 8), 10) >= 16 * 10 * 400_000
+    assert last((3, 2, 500, 8), 20) == last((3, 2, 500, 8), 2) > last((3, 2, 500, 8), 0)
 
 
 def test_coordinates_in_many_dimensions_are_planned():
