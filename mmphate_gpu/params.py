@@ -35,7 +35,14 @@ STAGE_PARAMETERS = {
 # {recipe: the parameters that it sets}; every other parameter keeps its default.
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
-    "stable": {"t": "eigenvalues", "gamma": 1, "n_landmark": 3000, "landmarks": "stratified"},
+    "stable": {
+        "t": "eigenvalues",
+        "gamma": 1,
+        "n_landmark": 3000,
+        "landmarks": "stratified",
+        "mds_solver": "classic",
+        "refine_knn": 10,
+    },
 }
 
 # The largest eigenvalue of a diffusion operator is 1 up to rounding, and the rounding grows with the power: after t
