@@ -18,12 +18,12 @@ ANCHOR = 0.3
 SWEEPS = 30
 # Slices that repel a node in a sweep.
 N_REPELLING = 5
-# No slice repels a node by more: nearly equal places would else be thrown far apart.
+# The largest repulsion by a slice. Without it nearly equal places would be thrown far apart.
 LARGEST_REPULSION = 4.0
 # Added to the squared distance by which the repulsion is divided, and the least divisor of the attraction.
 LEAST_SQUARE, LEAST_DIVISOR = 1e-3, 1e-12
-# Of few slices the ten nearest are too many: ten of 408 slices of an LSTM kept fewer of its 10 nearest than no
-# refinement, and five kept more. With k near S every slice attracts every other.
+# Of few slices the ten nearest are too many: in a picture of 408 slices of an LSTM, refinement with ten kept fewer of
+# the 10 nearest than none, and with five it kept more. With k near S every slice attracts every other.
 FEW, SLICES_FOR_EACH = 5, 200
 # Nodes of the units that move together: little memory of a GPU, and temporaries that stay in the cache of a CPU.
 NODES_AT_ONCE, NODES_IN_CACHE = 1 << 21, 1 << 16
