@@ -30,8 +30,8 @@ def further_starts(
         yield squeezed(distances, wide, n_components)
 
 
-def squeezed(distances: torch.Tensor, wide: torch.Tensor, n_components: int) -> torch.Tensor:  # (L, K) -> (L, C)
-    """Lower the stress of ``wide`` in its K dimensions, then scale the last K - C principal axes to 0 step by step.
+def squeezed(distances: torch.Tensor, wide: torch.Tensor, n_components: int) -> torch.Tensor:  # (L, k) -> (L, C)
+    """Lower the stress of ``wide`` in its k dimensions, then scale the last k - C principal axes to 0 step by step.
 
     In more dimensions the stress has fewer minima, because points go past each other. As the surplus shrinks, each
     sweep brings the points back to a low stress, so that they end in one of the lower minima of C dimensions. Costs
@@ -47,5 +47,5 @@ def squeezed(distances: torch.Tensor, wide: torch.Tensor, n_components: int) -> 
     return points[:, :n_components] * largest
 
 
-def _on_principal_axes(points: torch.Tensor) -> torch.Tensor:  # (L, K), centered
+def _on_principal_axes(points: torch.Tensor) -> torch.Tensor:  # (L, k), centered
     return points @ torch.linalg.eigh(points.T @ points).eigenvectors.flip(1)
