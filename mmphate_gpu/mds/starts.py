@@ -22,12 +22,16 @@ def further_starts(
     distances: torch.Tensor, n_components: int, n_starts: int, generator: torch.Generator | None
 ) -> Iterator[torch.Tensor]:  # (L, C) each
     """Up to ``n_starts`` layouts, from 2, 4, ... surplus dimensions. L points span at most L - 1 dimensions."""
-    for start in range(1, n_starts + 1 if bool(distances.any()) else 1):
-        n_dimensions = n_components + SURPLUS * start
+    for n_dimensions in dimensions_of_starts(n_components, n_starts) if bool(distances.any()) else ():
         if n_dimensions - SURPLUS >= len(distances) - 1:
             return
         wide = classic(distances, min(n_dimensions, len(distances) - 1), generator=generator)
         yield squeezed(distances, wide, n_components)
+
+
+def dimensions_of_starts(n_components: int, n_starts: int) -> range:
+    """The dimensions of the layouts of ``n_starts`` further starts, among enough landmarks."""
+    return range(n_components + SURPLUS, n_components + SURPLUS * n_starts + 1, SURPLUS)
 
 
 def squeezed(distances: torch.Tensor, wide: torch.Tensor, n_components: int) -> torch.Tensor:  # (L, k) -> (L, C)

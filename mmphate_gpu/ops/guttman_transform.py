@@ -63,8 +63,9 @@ def guttman_transform_cpp(distances, points, share):
 @cuda_twin(
     guttman_transform,
     rehearse=lambda sizes: [
-        (sizes.zeros(POSITIONS, POSITIONS, dtype=dtype), sizes.positions(), 0.0)
-        for dtype in (torch.float32, torch.float64)
+        (sizes.zeros(POSITIONS, POSITIONS, dtype=dtype), sizes.zeros(POSITIONS, n_components), 0.0)
+        for dtype, further in ((torch.float32, sizes.surplus), (torch.float64, ()))  # further starts need no float64
+        for n_components in (sizes.n_components, *further)
     ],
 )
 def guttman_transform_cuda(gpu: Gpu, distances, points, share):

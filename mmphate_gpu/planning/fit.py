@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import InputError
+from ..mds.starts import dimensions_of_starts
 from ..operators import MultisliceAffinity
 from ..params import Params
 from ..pipeline import Run, mmphate
@@ -46,6 +47,7 @@ def launch_sizes(trace: Trace, params: Params) -> dict[str, Any]:
         "n_components": params.n_components,
         "wide": trace.data.dtype == torch.float64,
         "masked": masked,
+        "surplus": tuple(dimensions_of_starts(params.n_components, params.n_init - 1)),
     }
 
 

@@ -66,9 +66,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     ("shape", "storage", "dtype", "options", "missing"),
     [
         ((60, 5, 8), "sparse", "float32", {}, 0),
-        ((60, 5, 8), "lazy", "float64", {"n_components": 3, "decay": 2.5}, 0),
+        ((60, 5, 8), "lazy", "float64", {"n_components": 3, "decay": 2.5, "n_init": 3}, 0),
         ((1100, 2, 3), "sparse", "float32", {"n_landmark": 40}, 0),  # a sample brackets the medians
-        ((60, 5, 30), "sparse", "float32", {"n_pca": 10}, 0),
+        ((60, 5, 30), "sparse", "float32", {"n_pca": 10, "n_init": 1}, 0),
         ((60, 5, 30), "sparse", "float32", {"n_pca": 10}, 4),  # of 30 samples, which are then not reduced
         ((1100, 2, 4), "lazy", "float32", {"n_landmark": 40}, 1),
     ],
@@ -83,6 +83,7 @@ def test_a_fit_launches_what_was_compiled_ahead(shape, storage, dtype, options, 
     trace = np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0).astype(dtype)
     mask = np.arange(shape[-1]) >= missing * (np.arange(shape[0]) % 2)[:, None]  # (slice, sample)
     # MDS of many landmarks begins in float32, and here of few.
+    monkeypatch.setattr(smacof, "PLAIN_BELOW", 8)
     monkeypatch.setattr(smacof, "ROUGH_FROM", 8)
     # The op of this package computes the neighbors, as on a GPU, with or without C++ twins.
     monkeypatch.setattr("mmphate_gpu.neighbors.serves", lambda _: True)

@@ -22,16 +22,18 @@ def compile_ahead(
     n_components: int,
     wide: bool,
     masked: bool = False,
+    surplus: tuple[int, ...] = (),
 ) -> None:
     """Begin to compile, in threads, the kernels of csrc/cuda that ops of these `Sizes` launch on ``device``.
 
-    ``wide`` says that the values of the sparse matrix are float64, and ``masked`` that points may lack features. The
-    function returns at once and launches nothing.
-    It does nothing where the CUDA twins do not run. The first launch of a kernel raises what its compilation raised.
+    ``wide`` says that the values of the sparse matrix are float64, and ``masked`` that points may lack features.
+    ``surplus`` are the numbers of components of the layouts that lead to further starts of MDS. The function returns at
+    once and launches nothing. It does nothing where the CUDA twins do not run. The first launch of a kernel raises what
+    its compilation raised.
     """
     if device.type == "cuda" and CUPY.serves():
         dtype = torch.float64 if wide else torch.float32
-        sizes = Sizes(min(n_points, MOST_POINTS + 1), n_features, n_columns, n_components, dtype, masked)
+        sizes = Sizes(min(n_points, MOST_POINTS + 1), n_features, n_columns, n_components, dtype, masked, surplus)
         begin_compiling(launches_of(sizes), device)
 
 

@@ -22,6 +22,7 @@ class Sizes:
     n_components: int
     dtype: torch.dtype  # of the values of the sparse matrix
     masked: bool = False  # points may lack features
+    surplus: tuple[int, ...] = ()  # components of the layouts that lead to further starts of MDS
 
     @staticmethod
     def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
