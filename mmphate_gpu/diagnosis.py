@@ -28,7 +28,7 @@ class Diagnosis:
     constant : whether the points of all nodes are equal, up to rounding.
     islands : connected components of the diffusion graph; diffusion says nothing of their places beside one another.
     share_outside_largest_island, share_without_interslice_neighbor : shares of the nodes of the graph.
-    t_at_end : whether "auto" chose the last t that the knee of the entropy can have.
+    t_at_end : whether "auto" or "eigenvalues" chose the last t that the knee of the entropy can have.
     collapsed : whether all landmarks of an island have the same potential, up to rounding.
     """
 

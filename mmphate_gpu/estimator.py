@@ -62,12 +62,12 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_init : int
         Starts of SMACOF, of which the one that ends with the least stress counts. The first is classical MDS.
     islands : {"potential", "states"}
-        Distance between landmarks of different islands: ``mds_dist``, by which their places are arbitrary if ``gamma``
-        is 0, or that of mean states, in the scale within islands. Islands then keep a gap.
+        Distance between landmarks of different islands: that of their potentials, by which the places of islands are
+        arbitrary, or that of their mean states, in the scale within islands. With "states" islands keep a gap.
     refine_knn : int
         If it is not 0, every node moves a little at the end, towards the ``refine_knn`` slices of its unit whose states
-        are nearest to its own, or to 5 (at most a third) of fewer than 1200 slices. The picture then keeps more
-        neighbors, and 10 is a good number. `transform` leaves this out.
+        are nearest to its own: at most a 200th of the slices, or 5 if that is more, and at most a third. The picture
+        then keeps more neighbors, and 10 is a good number. `transform` leaves this out.
     n_pca : int or None
         If there are more samples, they are reduced to this many principal components. None never reduces them, and
         those of a masked trace are not reduced.
@@ -216,7 +216,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def stable(cls, **parameters: Any) -> MMPHATE:
         """An estimator whose picture depends little on the seed: ``parameters`` win over those of the recipe.
 
-        The recipe has values that were found by measurement; printing the estimator shows them. O(1) time.
+        The recipe comes from measurements (docs/decisions.md, "The stable recipe"). Printing the estimator shows it.
+        Its classical MDS has about twice the stress of SMACOF. Its refinement keeps more neighbors. O(1) time.
 
         Examples
         --------

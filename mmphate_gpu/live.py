@@ -77,7 +77,7 @@ class LiveEmbedding:
         Largest number of nodes in a refit. Of a longer recording a refit takes every 2nd, 4th, 8th ... epoch and, if an
         epoch has more than a 20th of it, every k-th time step. `close` takes everything.
     recipe : {"default", "stable"}
-        Other defaults of the options, apart from the three below: "stable" has those of `MMPHATE.stable`.
+        Defaults of the options, but for the three below: "stable" has those of `MMPHATE.stable`.
     **options
         Parameters of `MMPHATE`. The defaults differ in ``device="cpu"``, ``n_landmark=500`` and ``random_state=0``.
 

@@ -190,14 +190,11 @@ class Params:
 
     def __post_init__(self) -> None:
         whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "n_init": 1, "refine_knn": 0, "n_svd": 1}
-        for name, low in whole.items():
-            check_number(name, getattr(self, name), low=low, integer=True)
+        whole |= {name: low for name, low in {"n_landmark": 2, "n_pca": 1}.items() if getattr(self, name) is not None}
+        for name, low in whole.items():  # kept as int, in which no product overflows
+            object.__setattr__(self, name, check_number(name, getattr(self, name), low=low, integer=True))
         check_t_max(self.t_max)
-        if self.n_landmark is not None:
-            check_number("n_landmark", self.n_landmark, low=2, integer=True)
         object.__setattr__(self, "landmarks", check_landmarks(self.landmarks))
-        if self.n_pca is not None:
-            check_number("n_pca", self.n_pca, low=1, integer=True)
         if self.decay is not None:
             check_number("decay", self.decay, low=0, open_low=True)
         if isinstance(self.t, str):

@@ -96,6 +96,15 @@ def test_good_values_are_kept(options):
     assert getattr(Params(**options), name) == value
 
 
+WHOLE = ["n_components", "intraslice_knn", "interslice_knn", "n_landmark", "n_init", "refine_knn", "n_pca", "n_svd"]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_numbers_are_kept_as_int(name):
+    """Sizes are multiplied by them, which overflows in a small type."""
+    assert type(getattr(Params(**{name: np.int8(5)}), name)) is int
+
+
 def test_labels_are_equal_by_value():
     """This decides whether a stage is run again. The array of the user may change afterwards."""
     values = np.arange(6) % 3
@@ -177,6 +186,7 @@ OUT_OF_RANGE = [
     ("n_landmark", 1, "an integer >= 2"),
     ("n_pca", 0, "an integer >= 1"),
     ("n_init", 0, "an integer >= 1"),
+    ("refine_knn", -1, "an integer >= 0"),
     ("n_svd", 0, "an integer >= 1"),
     ("thresh", -1e-9, "a number >= 0 and <= 0.5"),
     ("thresh", 0.6, "a number >= 0 and <= 0.5"),

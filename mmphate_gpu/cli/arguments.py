@@ -15,9 +15,9 @@ from ..params import ISLANDS, KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, RECIPES, STO
 PROGRAM = "mmphate-gpu"  # also in report.json: --force replaces only folders with such a report
 
 # Options of both embed and plan: they decide whether a run fits, and errors about memory name them.
-RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver", "n_init")
+RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver", "n_init", "refine_knn")
 # Options of a fit: those, and what a plan does not need.
-FIT = (*RUN, "islands", "device", "gamma", "interslice_knn", "t_max", "refine_knn", "knn_backend")
+FIT = (*RUN, "islands", "device", "gamma", "interslice_knn", "t_max", "knn_backend")
 
 
 def _type(convert: Callable[[str], Any], accepted: str, **words: Any) -> Callable[[str], Any]:
@@ -77,7 +77,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "device": _option("where to compute: auto, cpu, cuda, cuda:1, ...", "auto"),
     "gamma": _option("shape of the diffusion potential, from -1 to 1", 0.0, _type(float, "a number"), "G"),
     "interslice_knn": _number("neighbors that set the bandwidth between slices", 25),
-    "t_max": _number("length of the entropy curve, in which auto looks for t", 100),
+    "t_max": _number("length of the entropy curve, in which auto and eigenvalues look for t", 100),
     "refine_knn": _number("nearest slices to which every node moves at the end, or 0", 0),
     "knn_backend": _choice("search for nearest neighbors", KNN_BACKENDS, "auto"),
     "epochs": _number("epochs of training", 50),

@@ -49,9 +49,9 @@ class Landmarks:
 
 
 def symmetric_form(landmark_op: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:  # (L, L), (L,) -> (L, L)
-    """diag(degrees)^1/2 @ landmark_op @ diag(degrees)^-1/2, whose singular values are the sizes of its eigenvalues.
+    """diag(degrees)^1/2 @ landmark_op @ diag(degrees)^-1/2, a symmetric matrix with the eigenvalues of ``landmark_op``.
 
-    They are the eigenvalues of ``landmark_op``, too.
+    Its singular values are the absolute values of these eigenvalues.
     """
     root = degrees.sqrt()
     return (root[:, None] * landmark_op).div_(root)

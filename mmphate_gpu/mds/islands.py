@@ -18,7 +18,8 @@ from ..ops.scatter_sum import scatter_sum
 from .metric import MDSResult
 from .stress import stress_in_range
 
-# Islands whose distances are below this share of those between islands are points up to rounding and give no scale.
+# If the distances within islands are below this share of the largest, islands are points up to rounding and give no
+# scale.
 POINTS = 1e-6
 # The gap between islands, as a share of the distance between neighbors if the landmarks filled the picture evenly.
 GAP = 0.1

@@ -22,8 +22,8 @@ from .stress import stress_in_range
 
 # Most nonmetric sweeps. Each regresses all pairs, which costs tens of metric sweeps, and they converge slowly.
 NONMETRIC_SWEEPS = 300
-# A further start has to lower the stress by this share. Ends that differ by less may be one minimum, which sweeps reach
-# up to `eps`, and the classical start is the one that does not depend on rounding.
+# A further start has to lower the stress by this share. Ends that differ by less may be one minimum, which the sweeps
+# reach only up to `eps`. Without this share rounding would choose between them.
 TIE = 1e-4
 SEED = 0  # of the iteration for the classical start of a fit, which converges
 
@@ -147,7 +147,7 @@ def embed_landmarks(
 
 
 def _least(distances: torch.Tensor, starts: Iterable[torch.Tensor], solver: str, max_iter: int, eps: float) -> Descent:
-    """The end of the solver from the start, of ``starts``, from which SMACOF reaches the least stress."""
+    """The end of the solver that belongs to the start from which SMACOF reaches the least stress."""
     if solver == "classic":
         return Descent(next(iter(starts)), 0)
     metric = _lowest(distances, (smacof(distances, start, max_iter=max_iter, eps=eps) for start in starts))

@@ -16,10 +16,10 @@ def parted(distances: torch.Tensor, points: torch.Tensor) -> torch.Tensor | None
     """``points`` where those on one place stand apart, or None if all coincident points have distance 0.
 
     A sweep cannot part such points, because no direction is known. Here each takes a step in a fixed random direction.
-    At a stationary point the stress of all other pairs changes with the square of a step, L times, and that of these
-    pairs falls by 2 D for each unit. So the step is D / (4 L), or the share 1e-5 if that is more. O(L log L) time
-    where no points coincide, and O(k^2) for the k points that others are near. Deterministic. Source: de Leeuw,
-    "Differentiability of Kruskal's stress at a local minimum", 1984.
+    Take a pair of distance D. At a stationary point a step s changes the squared errors of all other pairs by about
+    L s^2, and that of this pair falls by 2 D s. So s is D / (4 L), or the share 1e-5 of the largest distance if that is
+    more. O(L log L) time where no points coincide, and O(k^2) for the k points that others are near. Deterministic.
+    Source: de Leeuw, "Differentiability of Kruskal's stress at a local minimum", 1984.
     """
     largest = float(distances.max())
     crowded = _crowded(points, TOGETHER * largest)

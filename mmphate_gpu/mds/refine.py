@@ -12,18 +12,18 @@ from ..ops.kth_neighbor_distance import nearest_others
 from ..slices import unit_major
 
 # The unit of distance, in multiples of the distance in the picture between a node and its neighbors.
-WIDTH = 3.0
+WIDTH = 2.0
 # The pull back to the place before the refinement, for each unit of distance.
-ANCHOR = 0.1
+ANCHOR = 0.3
 SWEEPS = 30
 # Slices that repel a node in a sweep.
 N_REPELLING = 5
-# No slice repels a node by more: nearly equal places would else be thrown far apart.
+# The largest repulsion by a slice. Without it nearly equal places would be thrown far apart.
 LARGEST_REPULSION = 4.0
 # Added to the squared distance by which the repulsion is divided, and the least divisor of the attraction.
 LEAST_SQUARE, LEAST_DIVISOR = 1e-3, 1e-12
-# Of few slices the ten nearest are too many: ten of 408 slices of an LSTM kept fewer of its 10 nearest than no
-# refinement, and five kept more. With k near S every slice attracts every other.
+# Of few slices the ten nearest are too many: in a picture of 408 slices of an LSTM, refinement with ten kept fewer of
+# the 10 nearest than none, and with five it kept more. With k near S every slice attracts every other.
 FEW, SLICES_FOR_EACH = 5, 200
 # Nodes of the units that move together: little memory of a GPU, and temporaries that stay in the cache of a CPU.
 NODES_AT_ONCE, NODES_IN_CACHE = 1 << 21, 1 << 16
@@ -73,7 +73,7 @@ def refined(coordinates: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
 
     A node is drawn to the slices ``neighbors`` of its unit, and back to its place before the first sweep; five other
     slices repel it in each sweep. The attraction is the gradient of the logarithm of the similarity 1 / (1 + d), and
-    the repulsion that of one minus the similarity. The unit of distance is 3 times the median, over all nodes, of a
+    the repulsion that of one minus the similarity. The unit of distance is twice the median, over all nodes, of a
     node's mean distance to its neighbors (the lower one of an even number); with a median of 0 nothing moves. A node
     that is its own neighbor, or whose place is NaN, exerts no force. O(N k) time for a sweep, some chunks of memory.
     The bits do not depend on the number of threads, because no power or exponential is taken.

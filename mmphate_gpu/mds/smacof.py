@@ -54,12 +54,13 @@ def smacof(
     replaced by the plain step, which never raises the stress. The run ends when a plain step lowers the stress by less
     than the share ``eps``, or after ``max_iter`` sweeps. The result is always that of a plain step.
 
-    Landmarks that lie on one place part, unless their distance is 0: before the first sweep, and where a descent ends
-    with such a place. Fewer than 256 landmarks take plain sweeps first. With more, the first sweeps are in float32 and
-    the last in float64. A pair in float32 has a rounding of 1e-7, which moves the fixed point of a sweep by far less
-    than ``eps`` allows, and float64 sweeps decide when it is reached. On CUDA ``sweep`` may be captured in a graph,
-    because it reads nothing from the device. Deterministic. Source: de Leeuw, "Applications of convex analysis to
-    multidimensional scaling", 1977; Nocedal, "Updating quasi-Newton matrices with limited storage", 1980.
+    Landmarks that lie on one place part, unless their distance is 0: before the first sweep of many landmarks, and
+    where a descent ends with such a place. Fewer than 256 landmarks take plain sweeps first. With more, the first
+    sweeps are in float32 and the last in float64. A pair in float32 has a rounding of 1e-7, which moves the fixed point
+    of a sweep by far less than ``eps`` allows, and float64 sweeps decide when it is reached. On CUDA ``sweep`` may be
+    captured in a graph, because it reads nothing from the device. Deterministic. Source: de Leeuw, "Applications of
+    convex analysis to multidimensional scaling", 1977; Nocedal, "Updating quasi-Newton matrices with limited storage",
+    1980.
     """
     distances, points = distances.double(), init.double() - init.double().mean(0)
     apart = parted(distances, points)

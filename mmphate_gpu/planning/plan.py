@@ -99,6 +99,7 @@ def plan(
     mds_solver: str = "smacof",
     mds_dist: str = "euclidean",
     n_init: int = 2,
+    refine_knn: int = 0,
     t: int | str = "auto",
     active_share: float | None = None,
     active_tiles: float | None = None,
@@ -119,7 +120,8 @@ def plan(
         Sizes are (epoch, timestep, unit, sample) or (slice, unit, sample). An array has such a shape.
     device : as of `MMPHATE`, or "24 GB card"
         A CUDA card of so many (decimal) gigabytes, which this machine need not have.
-    n_landmark, storage, n_pca, n_svd, n_components, landmarks, mds_solver, mds_dist, n_init, t : as of `MMPHATE`
+    n_landmark, storage, n_pca, n_svd, n_components, landmarks : as of `MMPHATE`
+    mds_solver, mds_dist, n_init, refine_knn, t : as of `MMPHATE`
         Other parameters change the peak by a few percent at most.
     active_share : float, optional
         Expected share of the interslice pairs above the threshold, on which the size of ``storage="sparse"`` depends.
@@ -145,7 +147,7 @@ def plan(
     shape, dtype, trace = _shape_of(shape_or_trace)
     mds: dict[str, Any] = {"n_components": n_components, "mds_solver": mds_solver, "mds_dist": mds_dist}
     sizes: dict[str, Any] = {"n_landmark": n_landmark, "n_pca": n_pca, "n_svd": n_svd, "n_init": n_init}
-    p = Params(t=t, storage=storage, landmarks=landmarks, **mds, **sizes)
+    p = Params(t=t, storage=storage, landmarks=landmarks, refine_knn=refine_knn, **mds, **sizes)
     size = card_bytes(device)
     target = torch.device("cuda") if size is not None else resolve_device(device, None if trace is None else trace.data)
     expected: dict[str, float] = {}

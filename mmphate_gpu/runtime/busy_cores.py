@@ -55,10 +55,7 @@ def sharing_cores(device: torch.device) -> Iterator[None]:
 
 
 def _may_add_threads() -> bool:
-    """Whether the user has neither chosen how threads wait nor limited the address space.
-
-    More threads take address space, and libgomp ends the process where it cannot start a thread.
-    """
+    """Whether the user has neither chosen how threads wait nor limited the address space, which more threads take."""
     return not any(name in os.environ for name in CHOICES) and not any(resource_limits())
 
 
@@ -96,8 +93,23 @@ def _watch(done: threading.Event, n_threads: int) -> None:
 
 
 def _hold_team(done: threading.Event, n_threads: int) -> None:
-    add_idle_team(n_threads)
-    _wait_until(False, done)
+    if _may_start(n_threads - 1):
+        add_idle_team(n_threads)
+        _wait_until(False, done)
+
+
+def _may_start(n_threads: int) -> bool:
+    """Whether no limit on threads is reached by ``n_threads`` more: they are started, and have ended on return.
+
+    libgomp ends the process where it cannot start a thread.
+    """
+    leave = threading.Event()
+    threads = [_started(leave.wait) for _ in range(n_threads)]
+    leave.set()
+    started = [thread for thread in threads if thread]
+    while any((TASKS / str(thread.native_id)).exists() for thread in started):
+        time.sleep(0.001)  # the kernel counts a thread until it has left this list
+    return len(started) == n_threads
 
 
 def add_idle_team(n_threads: int) -> None:

@@ -144,6 +144,7 @@ def test_parameter_of_both(refused, name, value, words, rejects):
         ("t", "knee", ["accepted: 'auto'"]),
         ("n_pca", 0, ["integer >= 1"]),
         ("n_init", 0, ["integer >= 1"]),
+        ("refine_knn", -1, ["integer >= 0"]),
         ("n_svd", 0, ["integer >= 1"]),
         ("thresh", -1e-4, ["number >= 0 and <= 0.5"]),
         ("thresh", 0.6, ["number >= 0 and <= 0.5"]),

@@ -36,11 +36,11 @@ def by_the_formula(places: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
     n_units, n_slices, k = neighbors.shape
     near = [[[places[u, j] for j in neighbors[u, i]] for i in range(n_slices)] for u in range(n_units)]
     spacing = np.linalg.norm(np.array(near) - places[:, :, None], axis=-1).mean(-1)
-    unit = 3 * np.sort(spacing, axis=None)[(spacing.size - 1) // 2]
+    unit = 2 * np.sort(spacing, axis=None)[(spacing.size - 1) // 2]
     start = places / unit
     y, rank = start.copy(), 0
     for sweep in range(30):
-        force = 0.1 * (start - y)
+        force = 0.3 * (start - y)
         shifts = [1 + int(np.floor((n_slices - 1) * ((rank + r) * golden % 1))) for r in range(1, 6)]
         rank += 5
         for u in range(n_units):

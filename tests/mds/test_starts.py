@@ -58,7 +58,8 @@ def test_no_tiny_fit_is_above_plain_smacof():
 @pytest.mark.parametrize("n_components", [1, 2, 3])
 def test_more_starts_never_raise_the_stress(distances, n_components):
     reached = [metric_mds(distances, n_components, n_init=n, random_state=0).stress for n in (1, 2, 3, 5)]
-    assert all(later <= earlier for earlier, later in zip(reached, reached[1:], strict=False))
+    # The result is rotated after the choice, which rounds a stress of 0 to about 2e-16.
+    assert all(later <= earlier + 1e-15 for earlier, later in zip(reached, reached[1:], strict=False))
 
 
 def test_the_six_places_come_near_their_least_stress():

@@ -24,11 +24,8 @@ from mmphate_gpu.params import KNN_BACKENDS as NAMES
 
 N_FEATURES = 5
 EXACT = ("torch", "scipy", "keops")
-KS = {
-    "torch": (1, 2, 6),
-    "scipy": (1, 2, 6),
-    "keops": (1, 2),
-}  # KeOps compiles every pair of features and neighbors anew, for 10 s
+# KeOps compiles every pair of features and neighbors anew, for 10 s
+KS = {"torch": (1, 2, 6), "scipy": (1, 2, 6), "keops": (1, 2)}
 
 
 @pytest.fixture(params=EXACT)
@@ -243,7 +240,8 @@ def test_every_name_has_a_backend():
 
 def test_auto_is_exact():
     cpu = torch.device("cpu")
-    assert [resolve_knn_backend("auto", cpu, n) for n in (None, 5, 60, 61)] == ["torch", "scipy", "scipy", "torch"]
+    assert {resolve_knn_backend("auto", cpu, n) for n in (None, 0, 61)} == {"torch"}
+    assert {resolve_knn_backend("auto", cpu, n) for n in (1, 60)} == {"scipy"}
     assert resolve_knn_backend("auto", torch.device("cuda")) in EXACT
     assert resolve_knn_backend("pynndescent", torch.device("cpu")) == "pynndescent"
 
@@ -252,6 +250,15 @@ def test_auto_is_exact():
 def test_k_out_of_range(k):
     with pytest.raises(InputError, match=r"k=.* must be an integer >= 1 and <= 39"):
         kneighbors(STACKS["scattered"](), k)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e200])
+def test_scipy_refuses_points_without_finite_distances(value):
+    points = STACKS["scattered"]()
+    points[2, 5, 1] = value
+    with pytest.raises(InputError, match=r"points\[2\] has a distance that is not finite; accepted: finite numbers"):
+        kneighbors(points, 2)
+    check(1e150 * STACKS["scattered"](), 2, "scipy")
 
 
 def test_unknown_backend():

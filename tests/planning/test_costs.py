@@ -21,7 +21,6 @@ from mmphate_gpu.operators.multislice import affinity_of_points
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import costs
 from mmphate_gpu.planning.costs import Costs, Machine
-from mmphate_gpu.planning.plan import LEAST, plan_run
 from mmphate_gpu.trace import normalize
 
 HAR = (127, 128, 30, 6)
@@ -180,8 +179,7 @@ def test_a_refinement_is_planned():
     """Distances and indices of the neighbors of every node. Of six slices a third are neighbors."""
 
     def last(shape: tuple[int, ...], knn: int) -> float:
-        options = {"device": torch.device("cpu"), "dtype": torch.float32, "available": 10**12, "entries": LEAST}
-        return plan_run(shape, Params(n_landmark=300, refine_knn=knn), **options).stages[-1].peak_bytes
+        return plan(shape, device="cpu", n_landmark=300, refine_knn=knn).stages[-1].peak_bytes
 
     assert last((800, 10, 50, 8), 20) - last((800, 10, 50, 8), 10) >= 16 * 10 * 400_000
     assert last((3, 2, 500, 8), 20) == last((3, 2, 500, 8), 2) > last((3, 2, 500, 8), 0)

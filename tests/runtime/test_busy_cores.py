@@ -174,13 +174,24 @@ def test_nothing_is_watched_without_partners_to_wait_for(two_threads):
 
 
 @on_linux
-def test_a_limit_on_threads_is_no_error(two_threads, monkeypatch):
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
+@pytest.mark.parametrize("n_allowed", [0, 1, 2, 3, 4])
+def test_a_limit_on_threads_is_no_error(two_threads, always_busy, monkeypatch, n_allowed):
+    """The watch and the thread that holds the team start, and then as many as the team of 3 takes, or none is added."""
+    teams, added = always_busy
+    refused, start = threading.Event(), threading.Thread.start
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    def limited(thread):
+        if len(watchers()) >= n_allowed:
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    monkeypatch.setattr(busy_cores, "n_cores", lambda: 3)
     with sharing_cores(CPU):
-        assert not watchers()
+        assert (added if n_allowed == 4 else refused).wait(30)
+    assert teams == ([3] if n_allowed == 4 else [])
+    assert not watchers()
 
 
 @on_linux
