@@ -222,6 +222,11 @@ class Params:
         """Whether t is the knee of an entropy, and not a number."""
         return isinstance(self.t, str)
 
+    @property
+    def further_starts(self) -> int:
+        """How many starts of SMACOF may follow the classical one."""
+        return 0 if self.mds_solver == "classic" else self.n_init - 1
+
     def most_landmarks(self, n_nodes: int) -> int:
         """The largest number of landmarks of a run over ``n_nodes`` nodes. Without landmarks it is ``n_nodes``."""
         if isinstance(self.landmarks, Labels):

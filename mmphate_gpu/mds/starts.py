@@ -21,17 +21,16 @@ PATIENCE = 4
 def further_starts(
     distances: torch.Tensor, n_components: int, n_starts: int, generator: torch.Generator | None
 ) -> Iterator[torch.Tensor]:  # (L, C) each
-    """Up to ``n_starts`` layouts, from 2, 4, ... surplus dimensions. L points span at most L - 1 dimensions."""
-    for n_dimensions in dimensions_of_starts(n_components, n_starts) if bool(distances.any()) else ():
-        if n_dimensions - SURPLUS >= len(distances) - 1:
-            return
-        wide = classic(distances, min(n_dimensions, len(distances) - 1), generator=generator)
+    """Up to ``n_starts`` layouts, squeezed from those in `start_dimensions`."""
+    for n_dimensions in start_dimensions(n_components, n_starts, len(distances)) if bool(distances.any()) else ():
+        wide = classic(distances, n_dimensions, generator=generator)
         yield squeezed(distances, wide, n_components)
 
 
-def dimensions_of_starts(n_components: int, n_starts: int) -> range:
-    """The dimensions of the layouts of ``n_starts`` further starts, among enough landmarks."""
-    return range(n_components + SURPLUS, n_components + SURPLUS * n_starts + 1, SURPLUS)
+def start_dimensions(n_components: int, n_starts: int, n_landmarks: int) -> list[int]:
+    """2, 4, ... more than ``n_components``, up to the L - 1 dimensions that L points span."""
+    last = min(n_components + SURPLUS * n_starts, n_landmarks)
+    return [min(n, n_landmarks - 1) for n in range(n_components + SURPLUS, last + 1, SURPLUS)]
 
 
 def squeezed(distances: torch.Tensor, wide: torch.Tensor, n_components: int) -> torch.Tensor:  # (L, k) -> (L, C)

@@ -313,7 +313,7 @@ class Costs:
 
     def _mds(self) -> StagePlan:
         """mds/metric.py: classical MDS, SMACOF from there, further starts one by one, nonmetric MDS from there."""
-        L, square, further = self.L, self.square, 0 if self.p.mds_solver == "classic" else self.p.n_init - 1
+        L, square, further = self.L, self.square, self.p.further_starts
         C = min(self.p.n_components + SURPLUS * further, self.L)  # dimensions of the last start
         # Squared distances, Krylov basis and two of its blocks, projected matrix and eigenvectors.
         width = min(CLASSIC_BLOCKS * (C + 10), L)

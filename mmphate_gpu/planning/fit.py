@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import InputError
-from ..mds.starts import dimensions_of_starts
+from ..mds.starts import start_dimensions
 from ..operators import MultisliceAffinity
 from ..params import Params
 from ..pipeline import Run, mmphate
@@ -40,6 +40,7 @@ OUT_OF_MEMORY = (
 def launch_sizes(trace: Trace, params: Params) -> dict[str, Any]:
     """The arguments of `compile_ahead`: the sizes and the type that decide which CUDA kernels a fit launches."""
     masked = trace.mask is not None  # its samples are not reduced by PCA
+    n_landmarks = params.most_landmarks(trace.n_nodes)
     return {
         "n_points": trace.n_slices,
         "n_features": trace.n_samples if masked else min(trace.n_samples, params.n_pca or trace.n_samples),
@@ -47,7 +48,7 @@ def launch_sizes(trace: Trace, params: Params) -> dict[str, Any]:
         "n_components": params.n_components,
         "wide": trace.data.dtype == torch.float64,
         "masked": masked,
-        "surplus": tuple(dimensions_of_starts(params.n_components, params.n_init - 1)),
+        "surplus": tuple(start_dimensions(params.n_components, params.further_starts, n_landmarks)),
     }
 
 
