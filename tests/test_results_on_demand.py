@@ -43,7 +43,7 @@ def in_stages(op: MMPHATE) -> dict[str, torch.Tensor]:
         "landmark_op_": landmarks.landmark_op,
         "transitions_": landmarks.transitions,
         "clusters_": landmarks.clusters,
-        "von_neumann_entropy_": op._stages.result("entropy"),
+        "von_neumann_entropy_": op._stages.result("entropy").entropy,
         "diff_potential_": op._stages.result("potential"),
     }
 

@@ -12,21 +12,24 @@ from ..ops.distances import distances_by_difference
 TOGETHER, WANTED = 1e-8, 1e-5
 
 
-def parted(distances: torch.Tensor, points: torch.Tensor) -> torch.Tensor | None:  # (L, L), (L, C) -> (L, C)
+def parted(
+    distances: torch.Tensor, points: torch.Tensor, together: float = TOGETHER
+) -> torch.Tensor | None:  # (L, L), (L, C) -> (L, C)
     """``points`` where those on one place stand apart, or None if all coincident points have distance 0.
 
-    A sweep cannot part such points, because no direction is known. Here each takes a step in a fixed random direction.
+    Points coincide whose distance is at most the share ``together`` of the largest. A sweep cannot part such points,
+    because no direction is known. Here each takes a step in a fixed random direction.
     Take a pair of distance D. At a stationary point a step s changes the squared errors of all other pairs by about
     L s^2, and that of this pair falls by 2 D s. So s is D / (4 L), or the share 1e-5 of the largest distance if that is
     more. O(L log L) time where no points coincide, and O(k^2) for the k points that others are near. Deterministic.
     Source: de Leeuw, "Differentiability of Kruskal's stress at a local minimum", 1984.
     """
     largest = float(distances.max())
-    crowded = _crowded(points, TOGETHER * largest)
+    crowded = _crowded(points, together * largest)
     if len(crowded) < 2:
         return None
     wanted = distances[crowded][:, crowded].double()
-    close = distances_by_difference(points[crowded], points[crowded]) <= TOGETHER * largest
+    close = distances_by_difference(points[crowded], points[crowded]) <= together * largest
     wanted = wanted.masked_fill_(~close | (wanted <= WANTED * largest), torch.inf).amin(1)
     step = (wanted / (4 * len(points))).clamp_min(WANTED * largest).masked_fill_(wanted == torch.inf, 0)
     if not bool(step.any()):

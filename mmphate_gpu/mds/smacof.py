@@ -10,7 +10,7 @@ import torch
 from ..ops import descent_step as descent
 from ..ops.guttman_transform import guttman_transform
 from ..ops.launch.repeat import repeat_until
-from .parting import parted
+from .parting import TOGETHER, parted
 
 # Points this close, as a share of the largest coordinate, count as coincident: for closer points D / d times the
 # rounding of a coordinate is larger than the step.
@@ -39,6 +39,11 @@ def one_sweep(distances: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tens
     return guttman_transform(distances, points, COINCIDENT[distances.dtype])
 
 
+def plain_sweep(distances: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`one_sweep` in which every two points pull each other that differ in any bit."""
+    return guttman_transform(distances, points, 0.0)
+
+
 def smacof(
     distances: torch.Tensor,  # (L, L)
     init: torch.Tensor,  # (L, C)
@@ -54,8 +59,8 @@ def smacof(
     replaced by the plain step, which never raises the stress. The run ends when a plain step lowers the stress by less
     than the share ``eps``, or after ``max_iter`` sweeps. The result is always that of a plain step.
 
-    Landmarks that lie on one place part, unless their distance is 0: before the first sweep of many landmarks, and
-    where a descent ends with such a place. Fewer than 256 landmarks take plain sweeps first. With more, the first
+    Landmarks that lie on one place part, unless their distance is 0: before the first sweep, and where a descent ends
+    with such a place. Fewer than 256 landmarks take plain sweeps first. With more, the first
     sweeps are in float32 and the last in float64. A pair in float32 has a rounding of 1e-7, which moves the fixed point
     of a sweep by far less than ``eps`` allows, and float64 sweeps decide when it is reached. On CUDA ``sweep`` may be
     captured in a graph, because it reads nothing from the device. Deterministic. Source: de Leeuw, "Applications of
@@ -64,10 +69,10 @@ def smacof(
     """
     distances, points = distances.double(), init.double() - init.double().mean(0)
     # Plain sweeps part few landmarks by themselves, if rounding has left them the least bit apart.
-    apart = None if len(points) < PLAIN_BELOW else parted(distances, points)
+    apart = parted(distances, points, 0.0 if len(points) < PLAIN_BELOW else TOGETHER)
     end = _descended(distances, points if apart is None else apart, max_iter, eps, sweep)
     for _ in range(PARTINGS):
-        apart = parted(distances, end.coordinates)
+        apart = parted(distances, end.coordinates, TOGETHER)
         if apart is None or end.n_iter == max_iter:
             break
         further = _descended(distances, apart, max_iter - end.n_iter, eps, sweep)
@@ -78,7 +83,9 @@ def smacof(
 def _descended(distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep) -> Descent:
     """First plain sweeps for few landmarks, or sweeps in float32 for many; then the others."""
     if len(distances) < PLAIN_BELOW:
-        first = run_to_end(PlainRun(distances, points, max_iter, max(eps, PLAIN_EPS)))
+        first = run_to_end(
+            PlainRun(distances, points, max_iter, max(eps, PLAIN_EPS), plain_sweep if sweep is one_sweep else sweep)
+        )
     elif len(distances) < ROUGH_FROM or max_iter < 4 or not bool(distances.any()):
         return run_to_end(SmacofRun(distances, points, max_iter, eps, sweep))
     else:
@@ -103,17 +110,17 @@ def run_to_end(run: SmacofRun | PlainRun) -> Descent:
 
 
 class PlainRun:
-    """The state of plain sweeps, on the device. In them every two points pull each other that differ in any bit."""
+    """The state of plain sweeps, on the device."""
 
-    def __init__(self, distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float) -> None:
-        self.distances, self.max_iter, self.eps = distances, max_iter, eps
+    def __init__(self, distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep) -> None:
+        self.distances, self.max_iter, self.eps, self.sweep = distances, max_iter, eps, sweep
         self.moved = points.clone(memory_format=torch.contiguous_format)
         self.sweeps, self.done = points.new_zeros(()), points.new_zeros(())
         self.last = points.new_full((), torch.inf)
 
     def advance(self) -> None:
         """Do one sweep, without reading from the device. No effect after the sweeps have ended."""
-        moved, raw = guttman_transform(self.distances, self.moved, 0.0)
+        moved, raw = self.sweep(self.distances, self.moved)
         going = 1 - self.done
         self.moved.copy_(torch.where(going > 0, moved, self.moved))
         self.sweeps += going

@@ -44,9 +44,9 @@ def squeezed(distances: torch.Tensor, wide: torch.Tensor, n_components: int) -> 
     times = PATIENCE if len(distances) < PLAIN_BELOW else 1
     points = run_to_end(SmacofRun(rough, wide / largest, times * WIDE_SWEEPS, WIDE_EPS)).coordinates
     points = _on_principal_axes(points)
-    for left in torch.linspace(1, 0, times * SQUEEZES + 1).tolist()[1:]:
+    for squeeze in range(1, times * SQUEEZES + 1):
         points, _ = one_sweep(rough, points)
-        points[:, n_components:] *= left
+        points[:, n_components:] *= 1 - squeeze / (times * SQUEEZES)
     return points[:, :n_components] * largest
 
 

@@ -145,7 +145,7 @@ def test_what_makes_the_picture_untrustworthy_comes_first(results):
     assert "This picture may mislead." in page.text
     assert "has 2,008 islands" in page.text and "28.9% of the nodes are outside the largest" in page.text
     assert "29.4% of the nodes have no interslice neighbor" in page.text and "is the end of its range" in page.text
-    remedies = "with an interslice_knn above 25 or landmarks='stratified' or a t_max above 100."
+    remedies = "with an interslice_knn above 25 or landmarks='stratified' or islands='states' or a t_max above 100."
     assert remedies in page.text
     tags = [tag for tag, _ in page.elements]
     assert tags.index("iframe") > next(i for i, (_, at) in enumerate(page.elements) if at.get("class") == "warning")

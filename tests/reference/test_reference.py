@@ -118,13 +118,15 @@ STAGE_FUNCTIONS = [
 ]
 # Parameters that do not change what is computed.
 MEANS = {"storage", "knn_backend", "device"}
+# The reference is the published method, which has one start of SMACOF.
+BEYOND = {"n_init"}
 
 
 @pytest.mark.parametrize("name", STAGE_FUNCTIONS)
 def test_every_stage_function_has_a_reference(name):
     assert name in reference.__all__
     theirs, ours = (inspect.signature(getattr(home, name)).parameters for home in (mmphate_gpu, reference))
-    for parameter in theirs.keys() - MEANS - {list(theirs)[0]}:  # the first may have another name
+    for parameter in theirs.keys() - MEANS - BEYOND - {list(theirs)[0]}:  # the first may have another name
         assert ours[parameter].default == theirs[parameter].default
         assert ours[parameter].kind == theirs[parameter].kind
 

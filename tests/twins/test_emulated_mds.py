@@ -177,7 +177,7 @@ def test_a_descent_of_cuda_twins_reads_nothing(emulation: Emulation, monkeypatch
     distances = distances_of(normal(1, 20, 5))[0]
     start = normal(20, 2)
     start -= start.mean(0)
-    portable = smacof_module._descend(distances, start, 3000, 1e-6, smacof_module.one_sweep)
+    portable = smacof_module.run_to_end(SmacofRun(distances, start, 3000, 1e-6))
     monkeypatch.setattr(smacof_module, "guttman_transform", cuda.guttman_transform)
     monkeypatch.setattr(descent, "descent_step", cuda.descent_step)
     way = SmacofRun(distances, start, 3000, 1e-6)

@@ -18,7 +18,7 @@ from benchmarks.suites import ablation_bench, ablations
 from benchmarks.suites.ablation_bench import Bench
 from benchmarks.suites.ablations import ABLATIONS, capped, recall_of
 from benchmarks.suites.pictures import disparity, disparity_within
-from mmphate_gpu import metric_mds, to_scipy
+from mmphate_gpu import metric_mds, stress, to_scipy
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.mds.classic import classic
 
@@ -240,7 +240,9 @@ def test_plain_smacof_goes_down_to_the_same_minimum(bench):
     distances = bench.usual.distances
     start = classic(distances, 2, generator=torch.Generator().manual_seed(0))
     plain = ablations.plain_smacof(distances, start, eps=1e-6)
-    assert plain.n_iter > metric_mds(distances, init=start).n_iter
+    # Few landmarks take plain sweeps first. Both runs end when a sweep gains less than the share 1e-6.
+    reached = metric_mds(distances, init=start).stress
+    assert stress(distances, plain.coordinates) == pytest.approx(reached, rel=1e-3)
     assert ablations.plain_smacof(distances, start, eps=1e-6, max_iter=7).n_iter == 7
 
 
