@@ -18,7 +18,7 @@ from mmphate_gpu import M_PHATE, MMPHATE, estimator
 from mmphate_gpu.stages import STAGES, Stages
 
 OPTIONS = {"n_landmark": 20, "random_state": 0, "device": "cpu", "mds_solver": "classic"}
-RESULTS = ("landmark_op_", "transitions_", "clusters_", "von_neumann_entropy_", "diff_potential_")
+RESULTS = ("landmark_op_", "landmark_degrees_", "transitions_", "clusters_", "von_neumann_entropy_", "diff_potential_")
 
 
 def walk(seed: int = 0) -> np.ndarray:
@@ -41,6 +41,7 @@ def in_stages(op: MMPHATE) -> dict[str, torch.Tensor]:
     landmarks = op._stages.result("landmarks")
     return {
         "landmark_op_": landmarks.landmark_op,
+        "landmark_degrees_": landmarks.degrees,
         "transitions_": landmarks.transitions,
         "clusters_": landmarks.clusters,
         "von_neumann_entropy_": op._stages.result("entropy").entropy,
