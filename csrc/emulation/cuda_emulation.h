@@ -234,11 +234,12 @@ template <class A> constexpr char letter() {
     return std::is_pointer_v<A> ? (char)(plain - 'a' + 'A') : plain;
 }
 
-// Whether the letters of a launch fit those of the kernel. '-' is a null pointer.
+// Whether the letters of a launch fit those of the kernel. '-' is a null pointer, '*' a pointer of any type.
 inline bool agree(const std::string& expected, const std::string& letters) {
     if (expected.size() != letters.size()) return false;
     for (std::size_t i = 0; i < expected.size(); ++i)
-        if (letters[i] != expected[i] && !(letters[i] == '-' && std::strchr("DFQI", expected[i]))) return false;
+        if (letters[i] != expected[i] && !(std::strchr("-*", letters[i]) && std::strchr("DFQI", expected[i])))
+            return false;
     return true;
 }
 

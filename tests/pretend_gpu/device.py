@@ -1,0 +1,312 @@
+"""A GPU that is not there: torch's device "cuda" over the memory and the kernels of the CPU.
+
+`device.cpp` gives torch the device. This module builds it, and puts stand-ins for streams, graphs, events and the
+numbers of a device into `torch.cuda`. The package ``cupy`` beside it starts kernels of csrc/cuda under csrc/emulation,
+and Triton's kernels run in its interpreter. So the whole package runs as on a GPU, slowly, and what it gets wrong on
+the host shows: tensors of two devices in one op, a read while a graph is captured, a name that does not exist, memory
+that was never written. It cannot show a race, a fault of a compiler, or any time.
+
+The change is one for the whole process, so it is made in a process of its own: `environment` has the variables that
+make it at the start of Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+SOURCE = Path(__file__).with_name("device.cpp")
+PACKAGES = Path(__file__).with_name("packages")
+SWITCH = "MMPHATE_PRETEND_GPU"  # the folder in which libraries are kept
+DEVICES = 2
+NAME = "pretended GPU"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The variables with which Python starts with the pretended GPU; libraries are kept in ``folder``."""
+    path = [str(PACKAGES), str(PACKAGES.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {SWITCH: str(folder), "PYTHONPATH": os.pathsep.join(path), "TRITON_INTERPRET": "1"}
+
+
+def compiled(name: str, source: str, options: list[str]) -> Path:
+    """The library of ``source``, compiled once for all processes that share the folder."""
+    folder = Path(os.environ[SWITCH])
+    folder.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256("\0".join([source, *options, torch.__version__]).encode()).hexdigest()[:16]
+    library = folder / f"{name}-{key}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            text, made = Path(temporary, f"{name}.cpp"), Path(temporary, "library.so")
+            text.write_text(source)
+            subprocess.run(["g++", "-fPIC", "-shared", str(text), "-o", str(made), *options], check=True)
+            os.replace(made, library)
+    return library
+
+
+def library() -> ctypes.CDLL:
+    root = Path(torch.__file__).parent
+    include = [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
+    link = [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
+    path = compiled("device", SOURCE.read_text(), ["-std=c++20", "-O1", "-w", *include, *link])
+    torch.ops.load_library(str(path))
+    loaded = ctypes.CDLL(str(path))
+    for name in ("get_stream", "allocated", "most_allocated", "capacity", "overruns"):
+        getattr(loaded, f"pretend_{name}").restype = ctypes.c_int64
+    for name in ("reserve", "capture_begin"):
+        getattr(loaded, f"pretend_{name}").restype = ctypes.c_void_p
+    loaded.pretend_replay.restype = ctypes.c_char_p
+    return loaded
+
+
+# ---------------------------------------------------------------- launches within graphs
+
+_recorded: list[Callable[[], None]] = []
+_CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+
+
+@_CALL
+def _call(number: int) -> None:
+    _recorded[number]()
+
+
+def start(run: Callable[[], None]) -> None:
+    """Run a kernel, or record it while a graph is captured."""
+    if DEVICE.pretend_capturing():
+        _recorded.append(run)
+        DEVICE.pretend_record(_call, ctypes.c_int64(len(_recorded) - 1))
+    else:
+        run()
+
+
+def device_of(pointer: int) -> int:
+    """The index of the device whose memory holds an address; -1 for memory of the host."""
+    return DEVICE.pretend_device_of(ctypes.c_void_p(pointer))
+
+
+# ---------------------------------------------------------------- torch.cuda
+
+
+class Stream:
+    """A stream. Work is done at once, so that all streams are in order."""
+
+    _made = 0
+
+    def __init__(self, device: Any = None, priority: int = 0, number: int | None = None) -> None:
+        self.device = torch.device("cuda", _index(device))
+        if number is None:
+            Stream._made += 1
+            number = Stream._made
+        self.cuda_stream = number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and (self.device, self.cuda_stream) == (other.device, other.cuda_stream)
+
+    def __hash__(self) -> int:
+        return hash((self.device, self.cuda_stream))
+
+    def wait_stream(self, stream: Stream) -> None:
+        assert isinstance(stream, Stream)
+
+    def wait_event(self, event: Event) -> None:
+        assert isinstance(event, Event)
+
+    def record_event(self, event: Event | None = None) -> Event:
+        event = Event() if event is None else event
+        event.record(self)
+        return event
+
+    def synchronize(self) -> None:
+        synchronize()
+
+    def query(self) -> bool:
+        return True
+
+
+class Event:
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+        self.timed, self.at = enable_timing, None
+
+    def record(self, stream: Stream | None = None) -> None:
+        self.at = time.perf_counter()
+
+    def wait(self, stream: Stream | None = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        synchronize()
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, end: Event) -> float:
+        assert self.timed and end.timed, "both events need enable_timing=True"
+        return 1e3 * (end.at - self.at)
+
+
+class CUDAGraph:
+    """What was called while it was captured, and runs at each replay."""
+
+    def __init__(self, keep_graph: bool = False) -> None:
+        self._graph: ctypes.c_void_p | None = None
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        if current_stream().cuda_stream == 0:
+            raise RuntimeError("CUDA graphs must be captured on a non-default stream")
+        self._graph = ctypes.c_void_p(DEVICE.pretend_capture_begin())
+
+    def capture_end(self) -> None:
+        DEVICE.pretend_capture_end()
+
+    def replay(self) -> None:
+        fault = DEVICE.pretend_replay(self._graph)
+        if fault is not None:
+            raise RuntimeError(fault.decode())
+
+    def reset(self) -> None:
+        if self._graph is not None:
+            DEVICE.pretend_forget(self._graph)
+        self._graph = None
+
+
+def _index(device: Any = None) -> int:
+    if device is None:
+        return DEVICE.pretend_get_device()
+    if isinstance(device, int):
+        return device if device >= 0 else DEVICE.pretend_get_device()
+    device = torch.device(device)
+    if device.type != "cuda":
+        raise ValueError(f"Expected a cuda device, but got: {device}")
+    return DEVICE.pretend_get_device() if device.index is None else device.index
+
+
+def set_device(device: Any) -> None:
+    index = _index(device)
+    if not 0 <= index < DEVICES:
+        raise RuntimeError("CUDA error: invalid device ordinal")
+    DEVICE.pretend_set_device(index)
+
+
+def exchange_device(device: int) -> int:
+    before = DEVICE.pretend_get_device()
+    if device >= 0:
+        set_device(device)
+    return before
+
+
+def current_stream(device: Any = None) -> Stream:
+    index = _index(device)
+    return Stream(index, number=DEVICE.pretend_get_stream(index))
+
+
+def set_stream(stream: Stream) -> None:
+    set_device(stream.device)
+    DEVICE.pretend_set_stream(stream.device.index, ctypes.c_int64(stream.cuda_stream))
+
+
+@contextlib.contextmanager
+def stream(stream: Stream | None) -> Iterator[None]:
+    if stream is None:
+        yield
+        return
+    before, there = _index(), current_stream(stream.device)
+    set_stream(stream)
+    try:
+        yield
+    finally:
+        set_stream(there)
+        DEVICE.pretend_set_device(before)
+
+
+def synchronize(device: Any = None) -> None:
+    _index(device)
+    if DEVICE.pretend_capturing():
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+
+def mem_get_info(device: Any = None) -> tuple[int, int]:
+    index = _index(device)
+    return DEVICE.pretend_capacity(index) - DEVICE.pretend_allocated(index), DEVICE.pretend_capacity(index)
+
+
+def get_device_properties(device: Any = None) -> SimpleNamespace:
+    total = DEVICE.pretend_capacity(_index(device))
+    return SimpleNamespace(
+        name=NAME, total_memory=total, major=9, minor=0, multi_processor_count=132, L2_cache_size=50 * 2**20
+    )
+
+
+_sync_mode = 0
+
+
+def set_sync_debug_mode(mode: int | str) -> None:
+    global _sync_mode
+    _sync_mode = {"default": 0, "warn": 1, "error": 2}.get(mode, mode)
+    DEVICE.pretend_forbid_reads(_sync_mode == 2)
+
+
+def caching_allocator_alloc(size: int, device: Any = None, stream: Any = None) -> int:
+    return DEVICE.pretend_reserve(ctypes.c_size_t(size), _index(device)) or 0
+
+
+def caching_allocator_delete(pointer: int) -> None:
+    DEVICE.pretend_release(ctypes.c_void_p(pointer))
+
+
+def install() -> None:
+    """Make the device, and put the stand-ins into `torch.cuda`."""
+    cuda = torch.cuda
+    replaced: dict[str, Any] = {
+        "_lazy_init": lambda: None,
+        "_initialized": True,
+        "_exchange_device": exchange_device,
+        "_maybe_exchange_device": exchange_device,
+        "init": lambda: None,
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "is_current_stream_capturing": lambda: bool(DEVICE.pretend_capturing()),
+        "device_count": lambda: DEVICES,
+        "current_device": _index,
+        "set_device": set_device,
+        "current_stream": current_stream,
+        "default_stream": lambda device=None: Stream(device, number=0),
+        "set_stream": set_stream,
+        "stream": stream,
+        "Stream": Stream,
+        "Event": Event,
+        "CUDAGraph": CUDAGraph,
+        "synchronize": synchronize,
+        "mem_get_info": mem_get_info,
+        "memory_allocated": lambda device=None: DEVICE.pretend_allocated(_index(device)),
+        "memory_reserved": lambda device=None: DEVICE.pretend_allocated(_index(device)),
+        "max_memory_allocated": lambda device=None: DEVICE.pretend_most_allocated(_index(device)),
+        "max_memory_reserved": lambda device=None: DEVICE.pretend_most_allocated(_index(device)),
+        "reset_peak_memory_stats": lambda device=None: DEVICE.pretend_reset_most(_index(device)),
+        "empty_cache": lambda: None,
+        "get_device_properties": get_device_properties,
+        "get_device_name": lambda device=None: NAME,
+        "get_device_capability": lambda device=None: (9, 0),
+        "set_sync_debug_mode": set_sync_debug_mode,
+        "get_sync_debug_mode": lambda: _sync_mode,
+        "caching_allocator_alloc": caching_allocator_alloc,
+        "caching_allocator_delete": caching_allocator_delete,
+        "default_generators": tuple(torch.Generator() for _ in range(DEVICES)),
+        "_is_in_bad_fork": lambda: False,
+    }
+    for name, value in replaced.items():
+        assert hasattr(cuda, name), name
+        setattr(cuda, name, value)
+
+
+DEVICE = library() if SWITCH in os.environ else None

@@ -1,0 +1,31 @@
+"""Arrays of CuPy, which hold a tensor of the pretended GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class Array:
+    def __init__(self, tensor: torch.Tensor) -> None:
+        assert tensor.is_cuda
+        self.tensor = tensor
+        self.shape, self.ndim = tuple(tensor.shape), tensor.ndim
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.tensor.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.tensor.__dlpack_device__()
+
+    def __array__(self, *_: Any, **__: Any) -> None:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+
+    def get(self) -> Any:
+        return self.tensor.cpu().numpy()
+
+
+def from_dlpack(source: Any) -> Array:
+    assert source.__dlpack_device__()[0] == 2, "not a tensor of CUDA"
+    return Array(torch.from_dlpack(source) if not isinstance(source, torch.Tensor) else source)
