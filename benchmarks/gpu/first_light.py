@@ -9,7 +9,8 @@ leaves everything up to that moment. Steps that no longer fit into ``--budget`` 
 lacks: a package, a tool, or the device.
 
 A call ends with 0 if nothing failed, 1 if a step failed, 2 without a CUDA device, 3 if time ran out.
-``--cpu`` runs every step on the CPU with small inputs. ``--resume PACK`` leaves out the steps that have passed.
+``--cpu`` runs every step on the CPU with small inputs. ``--pretend`` runs it on a GPU that is pretended on the CPU.
+``--resume PACK`` leaves out the steps that have passed.
 ``--only NAME ...`` runs only these steps. ``--expect`` makes, on a CPU, the numbers with which whole runs are compared.
 `verify_gpu` is the second call.
 """
@@ -38,6 +39,7 @@ from benchmarks.gpu.sections import (  # noqa: E402
     Verification,
     add_arguments,
     cuda_is_there,
+    pretend,
     print_list,
     print_table,
     run_section,
@@ -141,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     log = options.out / "log"
     v = Verification("cpu" if options.cpu else "cuda", log, options.budget, options.out, options.pack)
+    if options.pretend:
+        pretend(v)
     if not options.cpu and not cuda_is_there():
         print("first_light needs a CUDA device and torch finds none; --cpu runs on the CPU", file=sys.stderr)
         return 2

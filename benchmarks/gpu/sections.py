@@ -52,6 +52,7 @@ class Verification:
     conditions: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)  # added to the environment of all processes
+    pretended: bool = False  # the GPU is that of `tests.pretend_gpu`
 
     @property
     def left(self) -> float:
@@ -59,7 +60,7 @@ class Verification:
 
     @property
     def small(self) -> bool:
-        return self.device == "cpu"
+        return self.device == "cpu" or self.pretended
 
 
 Section = Callable[[Verification], dict[str, Any]]
@@ -116,6 +117,14 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 
 def _text(path: Path) -> str:
     return path.read_text(errors="replace")
+
+
+def pretend(v: Verification) -> None:
+    """Start all processes from now on with a GPU that is pretended on the CPU, and give them small inputs."""
+    from tests.pretend_gpu.environment import environment as pretended
+
+    os.environ.update(pretended(v.out.resolve() / CACHE / "pretended"))
+    v.pretended = True
 
 
 def cuda_is_there() -> bool:
@@ -260,6 +269,8 @@ def add_arguments(parser: argparse.ArgumentParser, sections: Mapping[str, Any], 
     """The options that both scripts have."""
     add = parser.add_argument
     add("--cpu", action="store_true", help="the same on the CPU with small inputs: a test of this script")
+    pretend = "the same with small inputs on a GPU that is pretended on the CPU: a test of all that runs around kernels"
+    add("--pretend", action="store_true", help=pretend)
     again = "run these alone, even if they have run before"
     add("--only", nargs="+", action="extend", choices=sections, metavar="NAME", help=again)
     add("--list", action="store_true", help="print the names and what they do")

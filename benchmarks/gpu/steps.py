@@ -68,9 +68,12 @@ def _command(v: Verification, module: str, options: Sequence[str]) -> list[str]:
     return ["-m", f"benchmarks.gpu.{module}", f"--device={v.device}", *["--small"] * v.small, *options]
 
 
-def pytest(*arguments: str, on_cpu: Sequence[str]) -> Work:
+def pytest(*arguments: str, on_cpu: Sequence[str], sample: str) -> Work:
+    """A step of tests. On a GPU that is pretended, only those run whose names fit ``sample``."""
+
     def work(v: Verification, name: str, limit: float, report: Report) -> dict[str, Any]:
-        return pytest_section(v, name, on_cpu if v.device == "cpu" else arguments, limit)
+        chosen = [*arguments, *["-k", sample] * v.pretended]
+        return pytest_section(v, name, on_cpu if v.device == "cpu" else chosen, limit)
 
     return work
 
@@ -158,12 +161,12 @@ STEPS: dict[str, Step] = {
     "twins": Step(
         "the tests of the twins that are marked cuda",
         130,
-        pytest("-m", "cuda", *AS_IT_COMES, "tests/twins", on_cpu=["tests/twins/test_cuda_launch.py"]),
+        pytest("-m", "cuda", *AS_IT_COMES, "tests/twins", on_cpu=["tests/twins/test_cuda_launch.py"], sample="descent"),
     ),
     "conformance": Step(
         "the operator suite on the device",
         100,
-        pytest("-m", "cuda", *AS_IT_COMES, "tests/conformance", on_cpu=CONFORMANCE_ON_CPU),
+        pytest("-m", "cuda", *AS_IT_COMES, "tests/conformance", on_cpu=CONFORMANCE_ON_CPU, sample="product and float32"),
     ),
     "sanitizers": Step("memcheck, racecheck and initcheck of the smoke", 120, sanitizers, "compute-sanitizer"),
     "ncu": Step("one launch of each of some kernels", 60, ncu, "ncu"),

@@ -42,6 +42,7 @@ from benchmarks.gpu.sections import (
     cuda_is_there,
     failed,
     last_json,
+    pretend,
     print_list,
     print_table,
     run_section,
@@ -229,15 +230,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if options.list:
         return print_list({name: section.__doc__.splitlines()[0] for name, section in SECTIONS.items()})
+    log = options.log or Path(tempfile.mkdtemp(prefix="verify_gpu_"))
+    v = Verification("cpu" if options.cpu else "cuda", log, options.budget, options.out, options.pack)
+    if options.pretend:
+        pretend(v)
     if not options.cpu and not cuda_is_there():
         print("verify_gpu needs a CUDA device and torch finds none; --cpu runs on the CPU", file=sys.stderr)
         return 2
-    device = "cpu" if options.cpu else "cuda"
-    log = options.log or Path(tempfile.mkdtemp(prefix="verify_gpu_"))
     log.mkdir(parents=True, exist_ok=True)
     if options.resume is not None:
         unpack(options.resume, options.out)
-    v = Verification(device, log, options.budget, options.out, options.pack)
     v.conditions = conditions(v)
     path = options.out / f"verify_{'cpu' if options.cpu else 'gpu'}-{v.conditions['machine']}.json"
     v.sections = {} if options.fresh else sections_before(path, v.conditions)

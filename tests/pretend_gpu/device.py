@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
 import subprocess
 import sys
@@ -25,26 +27,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
+from .environment import SWITCH
 
 SOURCE = Path(__file__).with_name("device.cpp")
-PACKAGES = Path(__file__).with_name("packages")
-SWITCH = "MMPHATE_PRETEND_GPU"  # the folder in which libraries are kept
 DEVICES = 2
 NAME = "pretended GPU"
+TOTAL = 2**40  # bytes
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """The variables with which Python starts with the pretended GPU; libraries are kept in ``folder``."""
-    path = [str(PACKAGES), str(PACKAGES.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {SWITCH: str(folder), "PYTHONPATH": os.pathsep.join(path), "TRITON_INTERPRET": "1"}
-
-
-def compiled(name: str, source: str, options: list[str]) -> Path:
-    """The library of ``source``, compiled once for all processes that share the folder."""
+def compiled(name: str, source: str, options: list[str], also: str = "") -> Path:
+    """The library of ``source``, compiled once for all processes that share the folder; ``also`` is what it includes."""
     folder = Path(os.environ[SWITCH])
     folder.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256("\0".join([source, *options, torch.__version__]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join([source, also, *options, importlib.metadata.version("torch")]).encode()).hexdigest()[:16]
     library = folder / f"{name}-{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -56,19 +51,30 @@ def compiled(name: str, source: str, options: list[str]) -> Path:
 
 
 def library() -> ctypes.CDLL:
-    root = Path(torch.__file__).parent
+    """The device, loaded before torch is imported, because torch asks once what CUDA can do."""
+    assert "torch" not in sys.modules
+    root = Path(importlib.util.find_spec("torch").origin).parent
     include = [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
     link = [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
-    path = compiled("device", SOURCE.read_text(), ["-std=c++20", "-O1", "-w", *include, *link])
-    torch.ops.load_library(str(path))
+    texts = "".join(header.read_text() for header in sorted(SOURCE.parent.glob("*.h")))
+    options = ["-std=c++20", "-O1", "-w", f"-I{SOURCE.parent}", *include, *link]
+    path = compiled("device", SOURCE.read_text(), options, also=texts)
+    for part in ("libgomp.so.1", "libc10.so", "libtorch_cpu.so"):
+        if (root / "lib" / part).exists():
+            ctypes.CDLL(str(root / "lib" / part), ctypes.RTLD_GLOBAL)
     loaded = ctypes.CDLL(str(path))
     for name in ("get_stream", "allocated", "most_allocated", "capacity", "overruns"):
         getattr(loaded, f"pretend_{name}").restype = ctypes.c_int64
     for name in ("reserve", "capture_begin"):
         getattr(loaded, f"pretend_{name}").restype = ctypes.c_void_p
-    loaded.pretend_replay.restype = ctypes.c_char_p
+    for name in ("replay", "names"):
+        getattr(loaded, f"pretend_{name}").restype = ctypes.c_char_p
     return loaded
 
+
+DEVICE = library() if SWITCH in os.environ else None
+
+import torch  # noqa: E402
 
 # ---------------------------------------------------------------- launches within graphs
 
@@ -247,6 +253,10 @@ def get_device_properties(device: Any = None) -> SimpleNamespace:
     )
 
 
+def set_memory_fraction(fraction: float, device: Any = None) -> None:
+    DEVICE.pretend_set_capacity(_index(device), ctypes.c_int64(int(fraction * TOTAL)))
+
+
 _sync_mode = 0
 
 
@@ -262,6 +272,16 @@ def caching_allocator_alloc(size: int, device: Any = None, stream: Any = None) -
 
 def caching_allocator_delete(pointer: int) -> None:
     DEVICE.pretend_release(ctypes.c_void_p(pointer))
+
+
+def new_storage(cls: type, *arguments: Any, device: Any = None, **options: Any) -> Any:
+    """`torch.UntypedStorage`, whose constructor knows the devices for which torch was built."""
+    if device is None or torch.device(device).type != "cuda":
+        return _new_storage(cls, *arguments, device=device, **options)
+    return torch.empty(arguments[0], dtype=torch.uint8, device=device).untyped_storage()
+
+
+_new_storage = torch.UntypedStorage.__new__
 
 
 def install() -> None:
@@ -294,6 +314,8 @@ def install() -> None:
         "max_memory_reserved": lambda device=None: DEVICE.pretend_most_allocated(_index(device)),
         "reset_peak_memory_stats": lambda device=None: DEVICE.pretend_reset_most(_index(device)),
         "empty_cache": lambda: None,
+        "set_per_process_memory_fraction": set_memory_fraction,
+        "memory_stats": lambda device=None: {"num_alloc_retries": 0, "num_ooms": 0},
         "get_device_properties": get_device_properties,
         "get_device_name": lambda device=None: NAME,
         "get_device_capability": lambda device=None: (9, 0),
@@ -301,12 +323,13 @@ def install() -> None:
         "get_sync_debug_mode": lambda: _sync_mode,
         "caching_allocator_alloc": caching_allocator_alloc,
         "caching_allocator_delete": caching_allocator_delete,
-        "default_generators": tuple(torch.Generator() for _ in range(DEVICES)),
+        "default_generators": tuple(torch.Generator(f"cuda:{index}") for index in range(DEVICES)),
         "_is_in_bad_fork": lambda: False,
     }
     for name, value in replaced.items():
         assert hasattr(cuda, name), name
-        setattr(cuda, name, value)
-
-
-DEVICE = library() if SWITCH in os.environ else None
+        for module in (cuda, cuda.random, cuda.memory):
+            if hasattr(module, name):
+                setattr(module, name, value)
+    torch.UntypedStorage.__new__ = staticmethod(new_storage)
+    torch.backends.cudnn.is_acceptable = lambda tensor: False

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,14 @@ import torch
 from tests.pretend_gpu import device
 
 from . import cuda, linalg
-from .arrays import Array, from_dlpack
+from .arrays import from_dlpack, ndarray
 
 __version__ = "14.2.0"
-__all__ = ["Array", "RawModule", "cuda", "from_dlpack", "linalg"]
+__all__ = ["RawModule", "cuda", "from_dlpack", "get_default_memory_pool", "linalg", "ndarray"]
+
+def get_default_memory_pool() -> Any:
+    return SimpleNamespace(total_bytes=lambda: 0, used_bytes=lambda: 0, free_all_blocks=lambda: None)
+
 
 HEADERS = Path(__file__).resolve().parents[4] / "csrc" / "emulation"
 OPTIONS = ["-std=c++17", "-O1", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", f"-I{HEADERS}"]
@@ -35,7 +40,7 @@ class RawModule:
         standard = re.findall(r"^#include <.*>$", self.code, re.MULTILINE)
         lines = ["#include <cuda_emulation.h>", *standard, "namespace of {", self.code, "}", f"MMP_EMULATE(of, {name})"]
         text = "\n".join(lines) + "\n"
-        library = ctypes.CDLL(str(device.compiled(name, text + (HEADERS / "cuda_emulation.h").read_text()[:0], OPTIONS)))
+        library = ctypes.CDLL(str(device.compiled(name, text, OPTIONS)))
         return partial(launch, getattr(library, f"of_{name}"), name)
 
 

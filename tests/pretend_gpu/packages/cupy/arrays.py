@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 
-class Array:
+class ndarray:
     def __init__(self, tensor: torch.Tensor) -> None:
         assert tensor.is_cuda
         self.tensor = tensor
-        self.shape, self.ndim = tuple(tensor.shape), tensor.ndim
+        self.shape, self.ndim, self.dtype = tuple(tensor.shape), tensor.ndim, torch.empty(0, dtype=tensor.dtype).numpy().dtype
 
     def __dlpack__(self, **options: Any) -> Any:
         return self.tensor.__dlpack__()
@@ -22,10 +22,13 @@ class Array:
     def __array__(self, *_: Any, **__: Any) -> None:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     def get(self) -> Any:
         return self.tensor.cpu().numpy()
 
 
-def from_dlpack(source: Any) -> Array:
+def from_dlpack(source: Any) -> ndarray:
     assert source.__dlpack_device__()[0] == 2, "not a tensor of CUDA"
-    return Array(torch.from_dlpack(source) if not isinstance(source, torch.Tensor) else source)
+    return ndarray(torch.from_dlpack(source) if not isinstance(source, torch.Tensor) else source)

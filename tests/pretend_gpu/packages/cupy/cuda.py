@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 _state = threading.local()
 
 
@@ -41,3 +43,6 @@ def PythonFunctionAllocator(malloc: Callable[..., int], free: Callable[..., None
 @contextlib.contextmanager
 def using_allocator(malloc: Callable[..., int]) -> Iterator[None]:
     yield
+
+
+runtime = SimpleNamespace(getDeviceCount=torch.cuda.device_count, CUDARuntimeError=RuntimeError)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from .arrays import Array
+from .arrays import ndarray
 
 
-def eigvalsh(array: Array) -> Array:
-    return Array(torch.linalg.eigvalsh(array.tensor))
+def eigvalsh(array: ndarray) -> ndarray:
+    return ndarray(torch.linalg.eigvalsh(array.tensor))
 
 
-def eigh(array: Array) -> tuple[Array, Array]:
+def eigh(array: ndarray) -> tuple[ndarray, ndarray]:
     values, vectors = torch.linalg.eigh(array.tensor)
-    return Array(values), Array(vectors)
+    return ndarray(values), ndarray(vectors)

@@ -1,0 +1,15 @@
+"""The variables with which Python starts with the pretended GPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGES = Path(__file__).with_name("packages")
+SWITCH = "MMPHATE_PRETEND_GPU"  # names the folder in which libraries are kept
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """These variables; libraries are kept in ``folder``."""
+    paths = [str(PACKAGES), str(PACKAGES.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {SWITCH: str(folder), "PYTHONPATH": os.pathsep.join(paths), "TRITON_INTERPRET": "1"}
