@@ -25,7 +25,7 @@ ABOVE_ROUNDING = 1e-9
 def time_range(
     t: int,
     entropy: torch.Tensor,  # (t_max,)
-    values: torch.Tensor,  # (n,) the singular values, which need no order
+    values: torch.Tensor,  # (n,) the singular values, in any order
     counts: torch.Tensor,  # (n,) how often each occurs
     largest: torch.Tensor,  # () the largest eigenvalue
 ) -> tuple[int, int]:
@@ -39,7 +39,9 @@ def time_range(
     stride = -(-len(entropy) // MOST_POINTS)
     curve = entropy[::stride].double().cpu()[None]
     powers = 1 + torch.arange(0, len(entropy), stride, device="cpu")
-    curves = torch.cat([curve, _resampled(powers, values.cpu(), counts.cpu(), float(largest))])
+    # Each value gets the same random numbers in every order: an SVD gives the largest first, a Gram matrix the smallest.
+    values, order = values.cpu().sort(descending=True)
+    curves = torch.cat([curve, _resampled(powers, values, counts.cpu()[order], float(largest))])
     errors = knee_errors(curves / curve.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
     knees = 1 + errors.argmin(-1).double()
     away = N_DEVIATIONS * float((knees - knees[0]).square().sum().div(N_RESAMPLED).sqrt())

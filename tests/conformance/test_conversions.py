@@ -71,7 +71,10 @@ def test_as_linear_operator_in_scipys_solvers(operator, form, dtype, dense_oracl
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_to_cupy(dense_oracle):
     pytest.importorskip("cupy")
-    matrix = to_cupy(make("sparse", torch.float64, torch.device("cuda")))
+    # The last card, which is not the current one if there are several.
+    card = torch.device("cuda", torch.cuda.device_count() - 1)
+    matrix = to_cupy(make("sparse", torch.float64, card))
+    assert matrix.data.device.id == card.index
     np.testing.assert_allclose(matrix.toarray().get(), dense_oracle, rtol=0, atol=1e-13)
 
 

@@ -42,6 +42,16 @@ def test_values_above_the_largest_eigenvalue_widen_the_bar():
     assert bar(values * (1 + 1e-12)) == (low, high)  # rounding is not above
 
 
+def test_the_bar_does_not_depend_on_the_order_of_the_values():
+    """An SVD gives the largest value first, a Gram matrix the smallest. A value keeps how often it occurs."""
+    values = torch.cat([torch.linspace(0, 1, 200), torch.linspace(1.05, 1.4, 12)]).double()
+    counts = torch.linspace(1, 3, 212, dtype=torch.float64)
+    entropy = entropy_of_singular_values(values)
+    ways = (torch.arange(212), torch.arange(212).flip(0), torch.randperm(212, generator=torch.Generator().manual_seed(0)))
+    bars = {time_range(knee(entropy), entropy, values[way], counts[way], EQUAL) for way in ways}
+    assert len(bars) == 1
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_bar_holds_the_knee_within_the_times_that_a_knee_can_have(name):
     estimate = entropy_with_error(torch.from_numpy(OPERATORS[name]))

@@ -10,6 +10,8 @@
 #include <ATen/ops/view_native.h>
 #include <torch/library.h>
 
+#include <cmath>
+
 #include "cells.h"
 #include "fallback.h"
 
@@ -35,7 +37,24 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
     m.impl("set_.source_Tensor", TORCH_FN(set_tensor));
 }
 
+// The root is rounded correctly on CUDA. That of torch on the CPU may be MKL's, whose last bit is at times wrong.
+template <class T> void take_roots(at::Tensor values) {
+    T* const value = values.data_ptr<T>();
+    for (int64_t i = 0; i < values.numel(); ++i) value[i] = std::sqrt(value[i]);
+}
+
+at::Tensor& sqrt_out(const at::Tensor& self, at::Tensor& out) {
+    const at::Tensor roots = host_view(self).to(out.scalar_type()).clone(at::MemoryFormat::Contiguous);
+    if (out.scalar_type() == at::kDouble) take_roots<double>(roots);
+    else if (out.scalar_type() == at::kFloat) take_roots<float>(roots);
+    else roots.sqrt_();
+    TORCH_CHECK(captured == nullptr, "the pretended GPU cannot capture a root");
+    overwrite(out, roots);
+    return out;
+}
+
 TORCH_LIBRARY_IMPL(aten, CUDA, m) {
+    m.impl("sqrt.out", TORCH_FN(sqrt_out));
     m.impl("_thnn_fused_lstm_cell", TORCH_FN(lstm_cell));
     m.impl("_thnn_fused_lstm_cell_backward_impl", TORCH_FN(lstm_cell_back));
     m.impl("_thnn_fused_gru_cell", TORCH_FN(gru_cell));
@@ -68,11 +87,16 @@ void pretend_set_device(int device) { current_device = DeviceIndex(device); }
 int64_t pretend_get_stream(int device) { return current_stream[device]; }
 void pretend_set_stream(int device, int64_t id) { current_stream[device] = id; }
 int64_t pretend_allocated(int device) { return allocated[device]; }
+int64_t pretend_reserved(int device) { return reserved[device] = std::max(reserved[device], allocated[device]); }
+void pretend_empty_cache() {
+    for (DeviceIndex device = 0; device < DEVICES; ++device) reserved[device] = allocated[device];
+}
 int64_t pretend_most_allocated(int device) { return most_allocated[device]; }
 void pretend_reset_most(int device) { most_allocated[device] = allocated[device]; }
 void pretend_set_capacity(int device, int64_t bytes) { capacity[device] = bytes; }
 int64_t pretend_capacity(int device) { return capacity[device]; }
 int64_t pretend_overruns() { return overruns; }
+void pretend_forget_overruns() { overruns = 0; }
 // The names of all ops that were called, in lines.
 const char* pretend_names() {
     static std::string text;

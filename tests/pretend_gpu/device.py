@@ -63,7 +63,7 @@ def library() -> ctypes.CDLL:
         if (root / "lib" / part).exists():
             ctypes.CDLL(str(root / "lib" / part), ctypes.RTLD_GLOBAL)
     loaded = ctypes.CDLL(str(path))
-    for name in ("get_stream", "allocated", "most_allocated", "capacity", "overruns"):
+    for name in ("get_stream", "allocated", "reserved", "most_allocated", "capacity", "overruns"):
         getattr(loaded, f"pretend_{name}").restype = ctypes.c_int64
     for name in ("reserve", "capture_begin"):
         getattr(loaded, f"pretend_{name}").restype = ctypes.c_void_p
@@ -284,6 +284,22 @@ def new_storage(cls: type, *arguments: Any, device: Any = None, **options: Any) 
 _new_storage = torch.UntypedStorage.__new__
 
 
+def _quiet_interpreter() -> None:
+    """Triton's interpreter computes with NumPy, which warns where a GPU gives inf or NaN without a word."""
+    if importlib.util.find_spec("triton") is None:
+        return
+    import numpy as np
+    from triton.runtime import interpreter
+
+    run = interpreter.GridExecutor.__call__
+
+    def quietly(*arguments: Any, **options: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return run(*arguments, **options)
+
+    interpreter.GridExecutor.__call__ = quietly
+
+
 def install() -> None:
     """Make the device, and put the stand-ins into `torch.cuda`."""
     cuda = torch.cuda
@@ -309,11 +325,11 @@ def install() -> None:
         "synchronize": synchronize,
         "mem_get_info": mem_get_info,
         "memory_allocated": lambda device=None: DEVICE.pretend_allocated(_index(device)),
-        "memory_reserved": lambda device=None: DEVICE.pretend_allocated(_index(device)),
+        "memory_reserved": lambda device=None: DEVICE.pretend_reserved(_index(device)),
         "max_memory_allocated": lambda device=None: DEVICE.pretend_most_allocated(_index(device)),
         "max_memory_reserved": lambda device=None: DEVICE.pretend_most_allocated(_index(device)),
         "reset_peak_memory_stats": lambda device=None: DEVICE.pretend_reset_most(_index(device)),
-        "empty_cache": lambda: None,
+        "empty_cache": lambda: DEVICE.pretend_empty_cache(),
         "set_per_process_memory_fraction": set_memory_fraction,
         "memory_stats": lambda device=None: {"num_alloc_retries": 0, "num_ooms": 0},
         "get_device_properties": get_device_properties,
@@ -333,3 +349,4 @@ def install() -> None:
                 setattr(module, name, value)
     torch.UntypedStorage.__new__ = staticmethod(new_storage)
     torch.backends.cudnn.is_acceptable = lambda tensor: False
+    _quiet_interpreter()

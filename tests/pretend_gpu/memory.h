@@ -34,7 +34,7 @@ struct Block {
 };
 std::mutex memory_lock;
 std::map<char*, Block> blocks;  // by their address
-int64_t allocated[DEVICES], most_allocated[DEVICES], capacity[DEVICES] = {int64_t(1) << 40, int64_t(1) << 40};
+int64_t allocated[DEVICES], most_allocated[DEVICES], reserved[DEVICES], capacity[DEVICES] = {int64_t(1) << 40, int64_t(1) << 40};
 std::atomic<int64_t> overruns{0};
 
 // Memory that is freed while a graph is captured stays, because the graph will use it: torch keeps a pool for it.
@@ -78,6 +78,7 @@ void* reserve(size_t bytes, DeviceIndex device) {
     blocks[raw + GUARD] = {bytes, device};
     allocated[device] += bytes;
     most_allocated[device] = std::max(most_allocated[device], allocated[device]);
+    reserved[device] = std::max(reserved[device], allocated[device]);
     return raw + GUARD;
 }
 

@@ -84,7 +84,7 @@ def states(model: Any, name: str) -> np.ndarray:  # (10, n, units), or (10, unit
         last_only, layer = layer, type(layer)(layer.units, return_sequences=True)
         layer.build(values.shape)
         layer.set_weights(last_only.get_weights())
-    return layer(values, training=False).detach().numpy()
+    return layer(values, training=False).detach().cpu().numpy()
 
 
 @pytest.mark.parametrize("name", ["first", "encoder.rnn", "second", "dense", "head"])

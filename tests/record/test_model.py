@@ -254,7 +254,9 @@ def test_parallel_and_compiled_models():
     with torch.no_grad():
         expected = plain(probe()).permute(1, 2, 0).expand(12, -1, -1, -1)
     compiled = torch.compile(plain, backend=backend)
-    for model, layer in ((nn.DataParallel(plain), "module.1"), (compiled, "_orig_mod.1"), (compiled, ""), (plain, "1")):
+    # With a GPU, DataParallel takes models on that GPU only.
+    parallel = [] if torch.cuda.is_available() else [(nn.DataParallel(plain), "module.1")]
+    for model, layer in (*parallel, (compiled, "_orig_mod.1"), (compiled, ""), (plain, "1")):
         if model is plain:
             plain.compile(backend=backend)
         model(probe()).sum().backward()

@@ -14,7 +14,8 @@ class ndarray:
         self.shape, self.ndim, self.dtype = tuple(tensor.shape), tensor.ndim, torch.empty(0, dtype=tensor.dtype).numpy().dtype
 
     def __dlpack__(self, **options: Any) -> Any:
-        return self.tensor.__dlpack__()
+        with torch.cuda.device(self.tensor.device):
+            return self.tensor.__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.tensor.__dlpack_device__()
@@ -31,4 +32,4 @@ class ndarray:
 
 def from_dlpack(source: Any) -> ndarray:
     assert source.__dlpack_device__()[0] == 2, "not a tensor of CUDA"
-    return ndarray(torch.from_dlpack(source) if not isinstance(source, torch.Tensor) else source)
+    return ndarray(torch.from_dlpack(source.__dlpack__()))

@@ -1,0 +1,1 @@
+"""Tests for a Python that was started with the pretended GPU."""
