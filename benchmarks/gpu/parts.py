@@ -140,12 +140,12 @@ def run_parts(
 
     A step gets ``most`` seconds. A part may write nothing for ``silence`` seconds.
     """
-    until, parts, notes = time.monotonic() + most, {}, []
+    until, parts, notes = time.monotonic() + most * v.patience, {}, []
     attempt = 0
     while True:
         attempt += 1
         name = f"{step}-{attempt}"
-        reader = _Reader(v.log / f"{name}.out", report, silence)
+        reader = _Reader(v.log / f"{name}.out", report, silence * v.patience)
         skips = [f"--skip={part}" for part in parts]
         left = until - time.monotonic()
         code, end = _attempt(v, name, [sys.executable, *command, *skips], left, reader)

@@ -29,6 +29,7 @@ LEAST_SECONDS = 5  # no section begins with less time left
 POLL_SECONDS = 0.2
 PACK_SECONDS = 10.0  # between two packs while a process runs
 CACHE = "cache"  # folder of the output that is not packed
+PATIENCE = 10.0  # a pretended GPU runs every kernel thread by thread
 
 
 class TookTooLong(RuntimeError):
@@ -53,6 +54,11 @@ class Verification:
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)  # added to the environment of all processes
     pretended: bool = False  # the GPU is that of `tests.pretend_gpu`
+
+    @property
+    def patience(self) -> float:
+        """How many times the time that a GPU needs a process gets."""
+        return PATIENCE if self.pretended else 1.0
 
     @property
     def left(self) -> float:
@@ -84,7 +90,7 @@ def call(
     TookTooLong
         It took more than ``most`` seconds, or more than are left, and was ended. The message shows its last output.
     """
-    seconds = max(1.0, min(most, v.left))
+    seconds = max(1.0, min(most * v.patience, v.left))
     out, err = v.log / f"{name}.out", v.log / f"{name}.err"
     with out.open("w") as stdout, err.open("w") as stderr:
         # A session of its own, so that its children end with it and do not keep the GPU.
@@ -125,6 +131,7 @@ def pretend(v: Verification) -> None:
 
     os.environ.update(pretended(v.out.resolve() / CACHE / "pretended"))
     v.pretended = True
+    v.budget *= v.patience
 
 
 def cuda_is_there() -> bool:

@@ -39,18 +39,24 @@ CONFORMANCE_ON_CPU = ("tests/conformance", "-k", "product and sparse and float32
 
 @dataclass(frozen=True)
 class Step:
-    """A step. ``tool`` is a program on PATH that it needs; a step with a tool cannot run on a CPU."""
+    """A step. ``tool`` is a program on PATH that it needs; a step with a tool cannot run on a CPU.
+
+    A step of ``rates`` measures nothing but the machine, and a pretended GPU has no rates.
+    """
 
     title: str
     limit: float  # seconds
     work: Work
     tool: str | None = None
+    rates: bool = False
 
     def missing(self, v: Verification) -> str:
         """Why the step cannot be done on this machine; empty if it can."""
+        if self.rates and v.pretended:
+            return "a pretended GPU has no rates"
         if self.tool is None:
             return ""
-        if v.device == "cpu":
+        if v.small:
             return f"{self.tool} needs a GPU"
         return "" if shutil.which(self.tool) else f"{self.tool} is not on PATH"
 
@@ -151,7 +157,10 @@ _FACTS = [f"--part={name}" for name in ("versions", "tools", "processor", "devic
 STEPS: dict[str, Step] = {
     "machine": Step("versions, tools, the device, and what is missing", 60, in_parts("machine", *_FACTS)),
     "ceilings": Step(
-        "copies, products, exponentials, host to device", 45, in_parts("machine", "--part=rate", "--part=host")
+        "copies, products, exponentials, host to device",
+        45,
+        in_parts("machine", "--part=rate", "--part=host"),
+        rates=True,
     ),
     "smoke": Step("every op at two shapes against its other version", 120, in_parts("smoke", silence=40)),
     "runs": Step("whole runs in three forms against carried numbers", 110, in_parts("runs", "--part=run")),
@@ -166,7 +175,9 @@ STEPS: dict[str, Step] = {
     "conformance": Step(
         "the operator suite on the device",
         100,
-        pytest("-m", "cuda", *AS_IT_COMES, "tests/conformance", on_cpu=CONFORMANCE_ON_CPU, sample="product and float32"),
+        pytest(
+            "-m", "cuda", *AS_IT_COMES, "tests/conformance", on_cpu=CONFORMANCE_ON_CPU, sample="product and float32"
+        ),
     ),
     "sanitizers": Step("memcheck, racecheck and initcheck of the smoke", 120, sanitizers, "compute-sanitizer"),
     "ncu": Step("one launch of each of some kernels", 60, ncu, "ncu"),

@@ -39,7 +39,7 @@ def time_range(
     stride = -(-len(entropy) // MOST_POINTS)
     curve = entropy[::stride].double().cpu()[None]
     powers = 1 + torch.arange(0, len(entropy), stride, device="cpu")
-    # Each value gets the same random numbers in every order: an SVD gives the largest first, a Gram matrix the smallest.
+    # In every order a value gets the same random numbers. An SVD gives the largest first, a Gram matrix the smallest.
     values, order = values.cpu().sort(descending=True)
     curves = torch.cat([curve, _resampled(powers, values, counts.cpu()[order], float(largest))])
     errors = knee_errors(curves / curve.abs().max().clamp_min(torch.finfo(torch.float64).tiny))

@@ -29,7 +29,7 @@ def test_a_run_that_does_not_fit(refused, rejects, monkeypatch):
     trace = walk(200, 5, 4)
     refused(lambda: fit(trace, n_landmark=500), *words)
     np.save("big.npy", trace)
-    rejects("embed", "big.npy", "--out", "new", "--n-landmark=500", words=words)
+    rejects("embed", "big.npy", "--out", "new", "--n-landmark=500", "--device=cpu", words=words)
 
 
 def test_a_file_whose_run_does_not_fit_is_not_read(rejects, capsys, monkeypatch):

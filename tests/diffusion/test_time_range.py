@@ -47,7 +47,11 @@ def test_the_bar_does_not_depend_on_the_order_of_the_values():
     values = torch.cat([torch.linspace(0, 1, 200), torch.linspace(1.05, 1.4, 12)]).double()
     counts = torch.linspace(1, 3, 212, dtype=torch.float64)
     entropy = entropy_of_singular_values(values)
-    ways = (torch.arange(212), torch.arange(212).flip(0), torch.randperm(212, generator=torch.Generator().manual_seed(0)))
+    ways = (
+        torch.arange(212),
+        torch.arange(212).flip(0),
+        torch.randperm(212, generator=torch.Generator().manual_seed(0)),
+    )
     bars = {time_range(knee(entropy), entropy, values[way], counts[way], EQUAL) for way in ways}
     assert len(bars) == 1
 

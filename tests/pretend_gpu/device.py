@@ -1,80 +1,33 @@
-"""A GPU that is not there: torch's device "cuda" over the memory and the kernels of the CPU.
+"""A GPU that is not in the machine: torch's device "cuda" over the memory and the kernels of the CPU.
 
-`device.cpp` gives torch the device. This module builds it, and puts stand-ins for streams, graphs, events and the
-numbers of a device into `torch.cuda`. The package ``cupy`` beside it starts kernels of csrc/cuda under csrc/emulation,
-and Triton's kernels run in its interpreter. So the whole package runs as on a GPU, slowly, and what it gets wrong on
-the host shows: tensors of two devices in one op, a read while a graph is captured, a name that does not exist, memory
-that was never written. It cannot show a race, a fault of a compiler, or any time.
+The C++ files beside this one give torch the device. This module puts stand-ins for streams, graphs, events and the
+numbers of a device into `torch.cuda`. The package ``cupy`` in ``packages`` starts kernels of csrc/cuda under
+csrc/emulation, and Triton's kernels run in its interpreter. So the whole package runs as on a GPU, slowly, and what is
+wrong around the kernels shows: tensors of two devices in an op, a read while a graph is captured, a name that does not
+exist, memory that was never written. It can show no race, no fault of a compiler, and no time.
 
-The change is one for the whole process, so it is made in a process of its own: `environment` has the variables that
-make it at the start of Python.
+A process has the pretended GPU or has it not, so it is made when Python starts: `environment` has the variables.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
-import importlib.metadata
 import importlib.util
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from .environment import SWITCH
+from .build import library
 
-SOURCE = Path(__file__).with_name("device.cpp")
+DEVICE = library()
+
+import torch  # noqa: E402 - torch asks once what CUDA can do, when it is imported
+
 DEVICES = 2
 NAME = "pretended GPU"
 TOTAL = 2**40  # bytes
-
-
-def compiled(name: str, source: str, options: list[str], also: str = "") -> Path:
-    """The library of ``source``, compiled once for all processes that share the folder; ``also`` is what it includes."""
-    folder = Path(os.environ[SWITCH])
-    folder.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256("\0".join([source, also, *options, importlib.metadata.version("torch")]).encode()).hexdigest()[:16]
-    library = folder / f"{name}-{key}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            text, made = Path(temporary, f"{name}.cpp"), Path(temporary, "library.so")
-            text.write_text(source)
-            subprocess.run(["g++", "-fPIC", "-shared", str(text), "-o", str(made), *options], check=True)
-            os.replace(made, library)
-    return library
-
-
-def library() -> ctypes.CDLL:
-    """The device, loaded before torch is imported, because torch asks once what CUDA can do."""
-    assert "torch" not in sys.modules
-    root = Path(importlib.util.find_spec("torch").origin).parent
-    include = [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
-    link = [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
-    texts = "".join(header.read_text() for header in sorted(SOURCE.parent.glob("*.h")))
-    options = ["-std=c++20", "-O1", "-w", f"-I{SOURCE.parent}", *include, *link]
-    path = compiled("device", SOURCE.read_text(), options, also=texts)
-    for part in ("libgomp.so.1", "libc10.so", "libtorch_cpu.so"):
-        if (root / "lib" / part).exists():
-            ctypes.CDLL(str(root / "lib" / part), ctypes.RTLD_GLOBAL)
-    loaded = ctypes.CDLL(str(path))
-    for name in ("get_stream", "allocated", "reserved", "most_allocated", "capacity", "overruns"):
-        getattr(loaded, f"pretend_{name}").restype = ctypes.c_int64
-    for name in ("reserve", "capture_begin"):
-        getattr(loaded, f"pretend_{name}").restype = ctypes.c_void_p
-    for name in ("replay", "names"):
-        getattr(loaded, f"pretend_{name}").restype = ctypes.c_char_p
-    return loaded
-
-
-DEVICE = library() if SWITCH in os.environ else None
-
-import torch  # noqa: E402
 
 # ---------------------------------------------------------------- launches within graphs
 
@@ -226,13 +179,13 @@ def stream(stream: Stream | None) -> Iterator[None]:
     if stream is None:
         yield
         return
-    before, there = _index(), current_stream(stream.device)
+    device, before = _index(), current_stream(stream.device)
     set_stream(stream)
     try:
         yield
     finally:
-        set_stream(there)
-        DEVICE.pretend_set_device(before)
+        set_stream(before)
+        DEVICE.pretend_set_device(device)
 
 
 def synchronize(device: Any = None) -> None:
@@ -307,7 +260,7 @@ def install() -> None:
         "_lazy_init": lambda: None,
         "_initialized": True,
         "_exchange_device": exchange_device,
-        "_maybe_exchange_device": exchange_device,
+        "_maybe_exchange_device": lambda device: exchange_device(device),  # torch's compiler wants two functions
         "init": lambda: None,
         "is_available": lambda: True,
         "is_initialized": lambda: True,

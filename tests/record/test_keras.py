@@ -124,7 +124,7 @@ def test_a_bidirectional_layer_has_the_units_of_both_directions():
     model = compiled(keras.Sequential([keras.Input((7, 3)), wrapped, layers.GRU(2)]))
     callback = KerasRecorder("both", PROBE)
     fitted(callback, model=model)
-    expected = wrapped(keras.ops.convert_to_tensor(PROBE)).detach().numpy()
+    expected = wrapped(keras.ops.convert_to_tensor(PROBE)).detach().cpu().numpy()
     assert np.array_equal(callback.trace().data[-1].numpy(), expected.transpose(1, 2, 0))
 
 

@@ -18,6 +18,7 @@ from mmphate_gpu import InputError, LightningRecorder, LiveEmbedding, every, loa
 from mmphate_gpu.record.callbacks import usable_metrics
 
 pl = pytest.importorskip("lightning.pytorch")
+pytestmark = pytest.mark.filterwarnings("ignore:GPU available but not used")
 X = torch.randn(24, 7, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(24) % 2
 PROBE = X[:10]

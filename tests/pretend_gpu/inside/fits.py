@@ -86,7 +86,9 @@ def test_every_form_gives_the_picture_of_the_cpu(form, card, plain):
     np.testing.assert_allclose(op.transform(WALK), plain.transform(WALK), rtol=0, atol=SAME)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in OPTIONS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in OPTIONS]
+)
 def test_every_option_gives_the_picture_of_the_cpu(name):
     assert_same(fitted(device="cuda", **OPTIONS[name]), fitted(device="cpu", **OPTIONS[name]))
 
@@ -109,9 +111,9 @@ def test_results_are_arrays_of_the_library_and_the_device_of_the_input(library, 
     with torch.cuda.device(card):
         data = {"numpy": lambda: WALK, "torch": lambda: tensor, "cupy": lambda: cupy.from_dlpack(tensor)}[library]()
     op = fitted(data, device=card if library == "numpy" else "auto")
-    kind = {"numpy": np.ndarray, "torch": torch.Tensor, "cupy": cupy.ndarray}[library]
+    array = {"numpy": np.ndarray, "torch": torch.Tensor, "cupy": cupy.ndarray}[library]
     results = op.embedding_, op.landmark_op_, op.diff_potential_, op.clusters_, op.transform(data)
-    assert all(type(result) is kind for result in results)
+    assert all(type(result) is array for result in results)
     if library == "torch":
         assert {result.device for result in results} == {torch.device(card)}
     assert_same(op, plain)

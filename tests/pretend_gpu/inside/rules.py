@@ -40,21 +40,21 @@ def doubled(source: torch.Tensor, target: torch.Tensor) -> None:
 # ---------------------------------------------------------------- tensors
 
 MIXTURES = {
-    "sum": lambda here, there: here + there,
-    "product": lambda here, there: here @ there.T,
-    "cat": lambda here, there: torch.cat([here, there]),
-    "written": lambda here, there: torch.add(here, here, out=there),
-    "chosen": lambda here, there: here.index_select(0, torch.zeros(2, dtype=torch.int64, device=there.device)),
-    "scattered": lambda here, there: here.scatter_(0, torch.zeros(1, 3, dtype=torch.int64, device=there.device), 1.0),
+    "sum": lambda here, away: here + away,
+    "product": lambda here, away: here @ away.T,
+    "cat": lambda here, away: torch.cat([here, away]),
+    "written": lambda here, away: torch.add(here, here, out=away),
+    "chosen": lambda here, away: here.index_select(0, torch.zeros(2, dtype=torch.int64, device=away.device)),
+    "scattered": lambda here, away: here.scatter_(0, torch.zeros(1, 3, dtype=torch.int64, device=away.device), 1.0),
 }
 
 
 @pytest.mark.parametrize("other", ["cpu", "cuda:1"])
 @pytest.mark.parametrize("name", MIXTURES)
 def test_tensors_of_two_devices_do_not_mix(name, other):
-    here, there = torch.ones(2, 3, device=CUDA), torch.ones(2, 3, device=other)
+    here, away = torch.ones(2, 3, device=CUDA), torch.ones(2, 3, device=other)
     with pytest.raises(RuntimeError, match="same device"):
-        MIXTURES[name](here, there)
+        MIXTURES[name](here, away)
 
 
 def test_what_may_mix_does():
@@ -87,7 +87,9 @@ def test_sparse_tensors():
     dense = torch.tensor([[0.0, 2, 0], [1, 0, 3]], dtype=torch.float64)
     csr = dense.to(CUDA).to_sparse_csr()
     assert csr.device == CUDA and torch.equal((csr @ torch.eye(3, dtype=torch.float64, device=CUDA)).cpu(), dense)
-    assert torch.equal(csr.cpu().to_dense(), dense) and torch.equal(copy.deepcopy(csr.values()).cpu(), csr.values().cpu())
+    assert torch.equal(csr.cpu().to_dense(), dense) and torch.equal(
+        copy.deepcopy(csr.values()).cpu(), csr.values().cpu()
+    )
 
 
 def test_what_the_device_cannot_do_is_refused():
@@ -116,10 +118,10 @@ def test_each_device_has_random_numbers_of_its_own():
     assert torch.equal(host, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
-def test_recurrent_layers_have_the_values_and_gradients_of_the_cpu(kind):
+@pytest.mark.parametrize("layer", [nn.RNN, nn.LSTM, nn.GRU])
+def test_recurrent_layers_have_the_values_and_gradients_of_the_cpu(layer):
     torch.manual_seed(0)
-    model, x = kind(3, 4, 2).double(), torch.randn(5, 2, 3, dtype=torch.float64)
+    model, x = layer(3, 4, 2).double(), torch.randn(5, 2, 3, dtype=torch.float64)
     expected = [model(x)[0], *torch.autograd.grad(model(x)[0].square().sum(), list(model.parameters()))]
     model.to(CUDA)
     y = model(x.to(CUDA))[0]

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from tests.pretend_gpu import device
+
+from tests.pretend_gpu import build, device
 
 from . import cuda, linalg
 from .arrays import from_dlpack, ndarray
 
 __version__ = "14.2.0"
 __all__ = ["RawModule", "cuda", "from_dlpack", "get_default_memory_pool", "linalg", "ndarray"]
+
 
 def get_default_memory_pool() -> Any:
     return SimpleNamespace(total_bytes=lambda: 0, used_bytes=lambda: 0, free_all_blocks=lambda: None)
@@ -40,12 +42,20 @@ class RawModule:
         standard = re.findall(r"^#include <.*>$", self.code, re.MULTILINE)
         lines = ["#include <cuda_emulation.h>", *standard, "namespace of {", self.code, "}", f"MMP_EMULATE(of, {name})"]
         text = "\n".join(lines) + "\n"
-        library = ctypes.CDLL(str(device.compiled(name, text, OPTIONS)))
+        path = build.compiled(name, text, OPTIONS, [HEADERS / "cuda_emulation.h"])
+        library = ctypes.CDLL(str(path))
         return partial(launch, getattr(library, f"of_{name}"), name)
 
 
 def launch(
-    function: Any, name: str, grid: tuple[int], block: tuple[int], args: tuple[Any, ...], *, shared_mem: int, stream: Any
+    function: Any,
+    name: str,
+    grid: tuple[int],
+    block: tuple[int],
+    args: tuple[Any, ...],
+    *,
+    shared_mem: int,
+    stream: Any,
 ) -> None:
     """Start a kernel as CuPy's `Function` does: on the current device, with arguments that are NumPy's scalars."""
     index = torch.cuda.current_device()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -11,7 +13,7 @@ class ndarray:
     def __init__(self, tensor: torch.Tensor) -> None:
         assert tensor.is_cuda
         self.tensor = tensor
-        self.shape, self.ndim, self.dtype = tuple(tensor.shape), tensor.ndim, torch.empty(0, dtype=tensor.dtype).numpy().dtype
+        self.shape, self.ndim = tuple(tensor.shape), tensor.ndim
 
     def __dlpack__(self, **options: Any) -> Any:
         with torch.cuda.device(self.tensor.device):
@@ -22,6 +24,14 @@ class ndarray:
 
     def __array__(self, *_: Any, **__: Any) -> None:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+
+    @property
+    def device(self) -> Any:
+        return SimpleNamespace(id=self.tensor.device.index)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return torch.empty(0, dtype=self.tensor.dtype).numpy().dtype
 
     def __len__(self) -> int:
         return self.shape[0]

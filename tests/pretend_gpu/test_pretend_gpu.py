@@ -1,0 +1,65 @@
+"""The code around the CUDA kernels, on a GPU that is pretended: `tests.pretend_gpu.device` says what that is.
+
+The tests are in the folder ``inside``. They run in a Python of its own, because the pretended GPU is one for a process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .environment import environment
+
+INSIDE = Path(__file__).parent / "inside"
+TESTS = Path(__file__).parents[1]
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux" or shutil.which("g++") is None, reason="needs Linux, and g++ on PATH"),
+    pytest.mark.skipif(torch.version.cuda is not None, reason="this torch was built for CUDA"),
+    pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="written for the headers of torch 2.13"),
+]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keeps compiled libraries for all tests, also those of other workers."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pretended_gpu"
+
+
+def run_pytest(folder: Path, *arguments: str | Path) -> None:
+    of_workers = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS")
+    kept = {name: value for name, value in os.environ.items() if name not in of_workers}
+    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *map(str, arguments)],
+        env=kept | environment(folder),
+        capture_output=True,
+        text=True,
+        cwd=TESTS.parent,
+    )
+    assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-5000:]
+
+
+def test_it_has_the_rules_of_a_gpu(folder):
+    run_pytest(folder, INSIDE / "rules.py")
+
+
+def test_fits_give_the_pictures_of_the_cpu(folder):
+    run_pytest(folder, INSIDE / "fits.py", "-m", "not slow")
+
+
+@pytest.mark.slow
+def test_fits_with_other_options_give_the_pictures_of_the_cpu(folder):
+    run_pytest(folder, INSIDE / "fits.py", "-m", "slow")
+
+
+@pytest.mark.slow
+def test_the_tests_that_need_a_gpu_pass(folder):
+    run_pytest(folder, "-m", "cuda and not slow", TESTS)
