@@ -306,8 +306,11 @@ class Costs:
         mds/islands.py needs chunks only, when the centered rows are gone.
         """
         squares = (2 if self.p.mds_dist == "euclidean" else 4) + 1 / BLOCKS
-        chunk = min(3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS, self.L**2)
-        peak = squares * self.square + 8 * chunk + self._retained()
+        peak = squares * self.square + 8 * min(CHUNK_ELEMENTS, self.L**2)
+        if self.cuda:  # products in one piece; later both rows of a block of close pairs, and up to a square of indices
+            scaled = 2 * self.square if self.p.mds_dist == "cosine" else 0
+            peak = max(squares * self.square, scaled + 2 * self.square + 16 * min(CUDA_CHUNK_ELEMENTS, self.L**2))
+        peak += self._retained()
         of_states = 6.0 * self.D * self.L**2 if self.p.islands == "states" else 0.0
         return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3 + of_states)
 

@@ -161,3 +161,18 @@ def test_a_model_on_the_gpu_is_recorded_and_drawn():
 def test_every_op_of_these_fits_has_a_kernel_on_cuda():
     names = device.DEVICE.pretend_names().decode().split()
     assert len(names) > 50 and without_kernel(names) == []
+
+
+def test_memory_for_close_pairs_is_planned():
+    """Half of all pairs are close, and their distances are computed again from the rows."""
+    L = 300
+    trace = mp.as_trace(walk(100, 4, 5))
+    planned = {stage.stage: stage.peak_bytes for stage in mp.plan(trace, device="cuda", n_landmark=L).stages}
+    near = 1e-9 * torch.rand(L, L, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    potential = (near + 10.0 * (torch.arange(L) % 2)[:, None]).to("cuda")
+    torch.cuda.reset_peak_memory_stats()
+    distances = mp.potential_distances(potential)
+    assert 0 < float(distances[0, 2]) < 1e-6 < 1 < float(distances[0, 1])
+    taken = torch.cuda.max_memory_allocated()
+    # The potential and the landmark operator are among the results that the plan counts.
+    assert 4 * potential.nbytes < taken <= planned["distances"]
