@@ -23,16 +23,18 @@ ALONE = re.compile(rf"^(?P<name>\S+?::.*?) (?P<outcome>{OUTCOMES})\b")
 BY_WORKER = re.compile(rf"^\[gw\d+\] \[ *\d+%\] (?P<outcome>{OUTCOMES}) (?P<name>.*?)\s*$")
 
 
-def pytest_section(v: Verification, name: str, arguments: Sequence[str], most: float) -> dict[str, Any]:
+def pytest_section(
+    v: Verification, name: str, arguments: Sequence[str], most: float, sample: str = ""
+) -> dict[str, Any]:
     """Counts of a pytest run and the names of the tests that failed. A run without tests fails too.
 
-    A run that is cut off gives the counts in its log.
+    A run that is cut off gives the counts in its log. On a pretended GPU the tests whose names fit ``sample`` run.
     """
     if importlib.util.find_spec("pytest") is None:
         return failed("the package pytest is not installed, so no test was run")
     report = v.log / f"{name}.xml"
     report.unlink(missing_ok=True)
-    options = pytest_options(workers=0 if v.device == "cpu" else WORKERS)
+    options = [*pytest_options(workers=0 if v.small else WORKERS), *(["-k", sample] if v.pretended and sample else [])]
     command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}", *arguments]
     try:
         done = call(v, name, command, most)

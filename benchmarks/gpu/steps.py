@@ -75,11 +75,8 @@ def _command(v: Verification, module: str, options: Sequence[str]) -> list[str]:
 
 
 def pytest(*arguments: str, on_cpu: Sequence[str], sample: str) -> Work:
-    """A step of tests. On a GPU that is pretended, only those run whose names fit ``sample``."""
-
     def work(v: Verification, name: str, limit: float, report: Report) -> dict[str, Any]:
-        chosen = [*arguments, *["-k", sample] * v.pretended]
-        return pytest_section(v, name, on_cpu if v.device == "cpu" else chosen, limit)
+        return pytest_section(v, name, on_cpu if v.device == "cpu" else arguments, limit, sample)
 
     return work
 

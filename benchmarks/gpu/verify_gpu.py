@@ -78,7 +78,7 @@ def tests(v: Verification) -> dict[str, Any]:
     if v.device == "cpu":
         return pytest_section(v, "tests", ["tests/test_datasets.py", "-k", "walk"], 60)
     others = ["--ignore=tests/conformance", "--ignore=tests/twins"]
-    return pytest_section(v, "tests", ["-m", "cuda", "tests", *others], 150)
+    return pytest_section(v, "tests", ["-m", "cuda", "tests", *others], 150, sample="test_power or test_components")
 
 
 def native_twins(v: Verification) -> dict[str, Any]:
@@ -88,13 +88,13 @@ def native_twins(v: Verification) -> dict[str, Any]:
     for package in ("cupy", "triton"):
         if package in v.conditions["missing"]:
             return failed(f"the package {package} is not installed, so its CUDA twins did not run")
-    return pytest_section(v, "native_twins", ["-m", "cuda", "tests/twins"], 150)
+    return pytest_section(v, "native_twins", ["-m", "cuda", "tests/twins"], 150, sample="descent")
 
 
 def conformance(v: Verification) -> dict[str, Any]:
     """The conformance suite of the operators on the device."""
     chosen = ["-k", "product and sparse and not int64"] if v.device == "cpu" else ["-m", "cuda"]
-    return pytest_section(v, "conformance", ["tests/conformance", *chosen], 150)
+    return pytest_section(v, "conformance", ["tests/conformance", *chosen], 150, sample="product and float32")
 
 
 def twins(name: str) -> Section:

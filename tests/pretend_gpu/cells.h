@@ -30,7 +30,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm_cell_back(const std::optiona
         to_out = *grad_hidden * shown * out * (1 - out);
     }
     const at::Tensor gates = at::cat({to_cell * made * in * (1 - in), to_cell * cell * forget * (1 - forget),
-                                      to_cell * in * (1 - made * made), to_out}, 1);
+                                      to_cell * in * (1 - made * made), to_out},
+                                     1);
     return {gates, to_cell * forget, has_bias ? gates.sum(0) : at::Tensor()};
 }
 
@@ -47,8 +48,8 @@ std::tuple<at::Tensor, at::Tensor> gru_cell(const at::Tensor& input, const at::T
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> gru_cell_back(const at::Tensor& grad,
-                                                                                    const at::Tensor& workspace,
-                                                                                    bool has_bias) {
+                                                                                     const at::Tensor& workspace,
+                                                                                     bool has_bias) {
     const auto part = workspace.chunk(5, 1);
     const at::Tensor &reset = part[0], &update = part[1], &made = part[2], &state = part[3], &hidden = part[4];
     const at::Tensor to_made = grad * (1 - update) * (1 - made * made);

@@ -27,10 +27,9 @@ at::Tensor host_view(const at::Tensor& tensor) {
 at::Tensor to_cpu(const at::Tensor& tensor) {
     if (!tensor.defined() || !tensor.is_cuda()) return tensor;
     if (!compressed(tensor)) return host_view(tensor);
-    return at::_sparse_csr_tensor_unsafe(host_view(at::native::crow_indices_sparse_csr(tensor)),
-                                         host_view(at::native::col_indices_sparse_csr(tensor)),
-                                         host_view(at::native::values_sparse_csr(tensor)), tensor.sizes(),
-                                         tensor.options().device(at::kCPU));
+    return at::_sparse_csr_tensor_unsafe(
+        host_view(at::native::crow_indices_sparse_csr(tensor)), host_view(at::native::col_indices_sparse_csr(tensor)),
+        host_view(at::native::values_sparse_csr(tensor)), tensor.sizes(), tensor.options().device(at::kCPU));
 }
 
 at::Tensor empty_strided(at::IntArrayRef size, at::IntArrayRef stride, std::optional<at::ScalarType> dtype,
@@ -49,10 +48,9 @@ at::Tensor empty(at::IntArrayRef size, std::optional<at::ScalarType> dtype, std:
 
 at::Tensor to_device(const at::Tensor& tensor, Device device) {
     if (compressed(tensor))
-        return at::_sparse_csr_tensor_unsafe(to_device(tensor.crow_indices(), device),
-                                             to_device(tensor.col_indices(), device),
-                                             to_device(tensor.values(), device), tensor.sizes(),
-                                             tensor.options().device(device));
+        return at::_sparse_csr_tensor_unsafe(
+            to_device(tensor.crow_indices(), device), to_device(tensor.col_indices(), device),
+            to_device(tensor.values(), device), tensor.sizes(), tensor.options().device(device));
     TORCH_CHECK(tensor.layout() == at::kStrided, "the pretended GPU has no tensors of layout ", tensor.layout());
     at::Tensor out = empty_strided(tensor.sizes(), tensor.strides(), tensor.scalar_type(), at::kStrided, device, false);
     if (tensor.numel() > 0) host_view(out).copy_(tensor);
@@ -62,7 +60,8 @@ at::Tensor to_device(const at::Tensor& tensor, Device device) {
 at::Tensor& copy_(at::Tensor& to, const at::Tensor& from, bool non_blocking) {
     if (from.is_cuda() && !to.is_cuda()) waits_for_the_device("copy to the host");
     if (!from.is_cuda() && to.is_cuda() && !non_blocking) {
-        TORCH_CHECK(captured == nullptr, "CUDA error: operation not permitted when stream is capturing (copy from the host)");
+        TORCH_CHECK(captured == nullptr,
+                    "CUDA error: operation not permitted when stream is capturing (copy from the host)");
         TORCH_CHECK(!reads_are_errors || from.dim() == 0, "called a synchronizing CUDA operation (copy from the host)");
     }
     at::Tensor target = to_cpu(to), source = to_cpu(from);

@@ -45,9 +45,12 @@ template <class T> void take_roots(at::Tensor values) {
 
 at::Tensor& sqrt_out(const at::Tensor& self, at::Tensor& out) {
     const at::Tensor roots = host_view(self).to(out.scalar_type()).clone(at::MemoryFormat::Contiguous);
-    if (out.scalar_type() == at::kDouble) take_roots<double>(roots);
-    else if (out.scalar_type() == at::kFloat) take_roots<float>(roots);
-    else roots.sqrt_();
+    if (out.scalar_type() == at::kDouble)
+        take_roots<double>(roots);
+    else if (out.scalar_type() == at::kFloat)
+        take_roots<float>(roots);
+    else
+        roots.sqrt_();
     TORCH_CHECK(captured == nullptr, "the pretended GPU cannot capture a root");
     overwrite(out, roots);
     return out;

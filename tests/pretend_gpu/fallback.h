@@ -14,23 +14,41 @@ using c10::IValue;
 using Stack = torch::jit::Stack;
 
 // Ops whose result has a size that depends on values: a real device must be waited for.
-const std::set<std::string> WAIT = {"aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::unique_dim",
-                                    "aten::unique_consecutive", "aten::equal", "aten::repeat_interleave",
-                                    "aten::_linalg_check_errors", "aten::is_nonzero", "aten::_assert_async"};
+const std::set<std::string> WAIT = {"aten::nonzero",           "aten::masked_select",        "aten::_unique2",
+                                    "aten::unique_dim",        "aten::unique_consecutive",   "aten::equal",
+                                    "aten::repeat_interleave", "aten::_linalg_check_errors", "aten::is_nonzero",
+                                    "aten::_assert_async"};
 // Ops whose indices may be on the CPU.
-const std::set<std::string> INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_",
+const std::set<std::string> INDEXED = {"aten::index",         "aten::index_put",
+                                       "aten::index_put_",    "aten::_index_put_impl_",
                                        "aten::_unsafe_index", "aten::_unsafe_index_put"};
 // Ops of one device whose tensors of no dimension may not be on the CPU either.
-const std::set<std::string> STRICT = {"aten::cat", "aten::stack", "aten::bucketize", "aten::searchsorted",
-                                      "aten::scatter", "aten::scatter_", "aten::gather", "aten::index_select",
-                                      "aten::mm", "aten::addmm", "aten::bmm", "aten::mv", "aten::dot",
-                                      "aten::index_add", "aten::index_add_", "aten::index_copy", "aten::index_copy_",
-                                      "aten::scatter_add_", "aten::scatter_add", "aten::scatter_reduce",
-                                      "aten::masked_scatter_", "aten::repeat_interleave"};
+const std::set<std::string> STRICT = {"aten::cat",
+                                      "aten::stack",
+                                      "aten::bucketize",
+                                      "aten::searchsorted",
+                                      "aten::scatter",
+                                      "aten::scatter_",
+                                      "aten::gather",
+                                      "aten::index_select",
+                                      "aten::mm",
+                                      "aten::addmm",
+                                      "aten::bmm",
+                                      "aten::mv",
+                                      "aten::dot",
+                                      "aten::index_add",
+                                      "aten::index_add_",
+                                      "aten::index_copy",
+                                      "aten::index_copy_",
+                                      "aten::scatter_add_",
+                                      "aten::scatter_add",
+                                      "aten::scatter_reduce",
+                                      "aten::masked_scatter_",
+                                      "aten::repeat_interleave"};
 
 // Products, for which CUDA has no kernels of integers.
-const std::set<std::string> PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mv",
-                                        "aten::addmv", "aten::dot", "aten::vdot", "aten::addbmm"};
+const std::set<std::string> PRODUCTS = {"aten::mm",    "aten::addmm", "aten::bmm",  "aten::baddbmm", "aten::mv",
+                                        "aten::addmv", "aten::dot",   "aten::vdot", "aten::addbmm"};
 
 // Names of all ops that were called, for a comparison with torch's list of kernels for CUDA.
 std::mutex names_lock;
@@ -159,7 +177,8 @@ std::vector<IValue> call_on_cpu(const c10::OperatorHandle& op, const std::vector
         IValue value = on_cpu(arguments[i]);
         if (written(declared[i]) && arguments[i].isTensor() && arguments[i].toTensor().is_cuda()) {
             const at::Tensor own = value.toTensor();
-            value = compressed(own) ? own.clone() : at::empty_strided(own.sizes(), own.strides(), own.options()).copy_(own);
+            value =
+                compressed(own) ? own.clone() : at::empty_strided(own.sizes(), own.strides(), own.options()).copy_(own);
         }
         // The CPU has one driver, and refuses the names of those of CUDA.
         inner.push_back(declared[i].name() == "driver" ? IValue() : value);

@@ -52,7 +52,8 @@ struct RandomNumbers {
     at::Generator host = at::detail::getDefaultCPUGenerator(), device;
     at::Tensor kept;
 
-    explicit RandomNumbers(DeviceIndex index) : device(host_generator(default_generator(index))), kept(host.get_state()) {
+    explicit RandomNumbers(DeviceIndex index)
+        : device(host_generator(default_generator(index))), kept(host.get_state()) {
         host.set_state(device.get_state());
     }
     ~RandomNumbers() {

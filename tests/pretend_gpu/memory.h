@@ -20,8 +20,8 @@ using c10::DispatchKey;
 
 constexpr c10::DeviceType CUDA = c10::DeviceType::CUDA;
 constexpr DeviceIndex DEVICES = 2;
-constexpr size_t GUARD = 64;                 // bytes before and behind a block, which nothing may write
-constexpr unsigned char UNWRITTEN = 0xFF;    // fresh memory: NaN as floats, -1 as integers
+constexpr size_t GUARD = 64;               // bytes before and behind a block, which nothing may write
+constexpr unsigned char UNWRITTEN = 0xFF;  // fresh memory: NaN as floats, -1 as integers
 constexpr unsigned char GUARDED = 0xA5;
 
 thread_local DeviceIndex current_device = 0;
@@ -34,7 +34,8 @@ struct Block {
 };
 std::mutex memory_lock;
 std::map<char*, Block> blocks;  // by their address
-int64_t allocated[DEVICES], most_allocated[DEVICES], reserved[DEVICES], capacity[DEVICES] = {int64_t(1) << 40, int64_t(1) << 40};
+int64_t allocated[DEVICES], most_allocated[DEVICES], reserved[DEVICES],
+    capacity[DEVICES] = {int64_t(1) << 40, int64_t(1) << 40};
 std::atomic<int64_t> overruns{0};
 
 // Memory that is freed while a graph is captured stays, because the graph will use it: torch keeps a pool for it.

@@ -129,3 +129,28 @@ def test_a_tool_that_is_slow_proves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(steps.shutil, "which", lambda name: name)
     result = steps.sanitizers(state(tmp_path), "sanitizers", 30, lambda line: None)
     assert result["status"] == "skipped" and "racecheck: took more than 9 s" in result["missing"]
+
+
+# ---------------------------------------------------------------- on a pretended GPU
+
+
+def test_a_pretended_gpu_gets_small_inputs_more_time_and_some_tests(tmp_path, monkeypatch):
+    before = dict(os.environ)
+    monkeypatch.setattr(os, "environ", dict(before))
+    v, commands = state(tmp_path), []
+    assert not v.small and v.patience == 1
+    sections.pretend(v)
+    assert v.small and v.device == "cuda" and v.budget == 60 * v.patience == 600
+    added = {name for name in os.environ if os.environ[name] != before.get(name)}
+    assert added == {"MMPHATE_PRETEND_GPU", "PYTHONPATH", "TRITON_INTERPRET"}
+    assert steps.STEPS["ceilings"].missing(v) == "a pretended GPU has no rates"
+    assert steps.STEPS["ncu"].missing(v) == "ncu needs a GPU" and not steps.STEPS["smoke"].missing(v)
+
+    def call(state: Any, name: str, command: list[str], most: float, *_: Any) -> Any:
+        commands.append(command)
+        raise sections.TookTooLong("ended", early=True)
+
+    monkeypatch.setattr("benchmarks.gpu.pytest_runs.call", call)
+    (tmp_path / "twins.out").write_text("")
+    steps.STEPS["twins"].work(v, "twins", 10, lambda line: None)
+    assert commands[0][commands[0].index("-k") + 1] == "descent" and "cuda" in commands[0]
