@@ -9,7 +9,7 @@ leaves everything up to that moment. Steps that no longer fit into ``--budget`` 
 lacks: a package, a tool, or the device.
 
 A call ends with 0 if nothing failed, 1 if a step failed, 2 without a CUDA device, 3 if time ran out.
-``--cpu`` runs every step on the CPU with small inputs. ``--pretend`` runs it on a GPU that is pretended on the CPU.
+``--cpu`` runs the steps on the CPU with small inputs. ``--pretend`` runs them with small inputs on a pretended GPU.
 ``--resume PACK`` leaves out the steps that have passed.
 ``--only NAME ...`` runs only these steps. ``--expect`` makes, on a CPU, the numbers with which whole runs are compared.
 `verify_gpu` is the second call.
@@ -38,13 +38,13 @@ from benchmarks.gpu.sections import (  # noqa: E402
     Section,
     Verification,
     add_arguments,
-    cuda_is_there,
     pretend,
     print_list,
     print_table,
     run_section,
     skipped,
     unpack,
+    why_no_cuda,
     write_pack,
 )
 from benchmarks.gpu.steps import STEPS  # noqa: E402
@@ -78,13 +78,13 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def passed_before(out: Path) -> set[str]:
-    """The steps that have passed with the same sources."""
-    source, outcomes, now = None, {}, hash_of(DECIDING)
-    for line in lines_of(out):
-        source = line.get("source", source)
+def passed_before(v: Verification) -> set[str]:
+    """The steps that have passed with the same sources, also on a GPU or a pretended one as this call."""
+    before, outcomes, now = None, {}, (hash_of(DECIDING), v.place)
+    for line in lines_of(v.out):
+        before = (line["source"], line["device"]) if "source" in line else before
         if "status" in line:
-            outcomes[line["step"]] = line["status"] == "passed" and source == now
+            outcomes[line["step"]] = line["status"] == "passed" and before == now
     return {step for step, passed in outcomes.items() if passed}
 
 
@@ -145,17 +145,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     v = Verification("cpu" if options.cpu else "cuda", log, options.budget, options.out, options.pack)
     if options.pretend:
         pretend(v)
-    if not options.cpu and not cuda_is_there():
-        print("first_light needs a CUDA device and torch finds none; --cpu runs on the CPU", file=sys.stderr)
+    reason = why_no_cuda(v)
+    if reason is not None:
+        print(f"first_light needs a CUDA device: {reason}", file=sys.stderr)
         return 2
     log.mkdir(parents=True, exist_ok=True)
     if options.resume is not None:
         unpack(options.resume, options.out)
     v.environment = {**caches(options.out), **(QUIET if options.cpu else {})}
-    before = passed_before(options.out) if options.resume is not None else set()
+    before = passed_before(v) if options.resume is not None else set()
     names = options.only or [name for name in STEPS if name not in before]
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    write_line(v, begin=names, source=hash_of(DECIDING), commit=commit(), date=now, device=v.device, budget=v.budget)
+    write_line(v, begin=names, source=hash_of(DECIDING), commit=commit(), date=now, device=v.place, budget=v.budget)
     sections = {name: section_of(name) for name in names}
     with through_its_end():
         for name in names:

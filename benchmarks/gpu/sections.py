@@ -29,7 +29,7 @@ LEAST_SECONDS = 5  # no section begins with less time left
 POLL_SECONDS = 0.2
 PACK_SECONDS = 10.0  # between two packs while a process runs
 CACHE = "cache"  # folder of the output that is not packed
-PATIENCE = 10.0  # a pretended GPU runs every kernel thread by thread
+PATIENCE = 10.0  # factor of the time limits: the pretended GPU runs every kernel thread by thread
 
 
 class TookTooLong(RuntimeError):
@@ -56,8 +56,13 @@ class Verification:
     pretended: bool = False  # the GPU is that of `tests.pretend_gpu`
 
     @property
+    def place(self) -> str:
+        """Where the call runs: "cpu", "cuda" or "pretended"."""
+        return "pretended" if self.pretended else self.device
+
+    @property
     def patience(self) -> float:
-        """How many times the time that a GPU needs a process gets."""
+        """The factor by which all time limits grow."""
         return PATIENCE if self.pretended else 1.0
 
     @property
@@ -126,7 +131,7 @@ def _text(path: Path) -> str:
 
 
 def pretend(v: Verification) -> None:
-    """Start all processes from now on with a GPU that is pretended on the CPU, and give them small inputs."""
+    """Give all processes that start from now on the pretended GPU, small inputs and more time."""
     from tests.pretend_gpu.environment import environment as pretended
 
     os.environ.update(pretended(v.out.resolve() / CACHE / "pretended"))
@@ -134,9 +139,18 @@ def pretend(v: Verification) -> None:
     v.budget *= v.patience
 
 
-def cuda_is_there() -> bool:
+def why_no_cuda(v: Verification) -> str | None:
+    """Why the device of ``v`` cannot be used, or None if it can."""
+    if v.device == "cpu":
+        return None
     code = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
-    return subprocess.run([sys.executable, "-B", "-c", code], env=environment(), capture_output=True).returncode == 0
+    done = subprocess.run([sys.executable, "-B", "-c", code], env=environment(), capture_output=True, text=True)
+    if done.returncode == 0:
+        return None
+    if v.pretended:  # Python starts all the same if the pretended GPU does not
+        needs = "it needs Linux, g++ and torch 2.13 without CUDA"
+        return f"the pretended GPU did not start; {needs}: {tail(done.stderr, 1)}"
+    return "torch finds none; --cpu and --pretend run without one"
 
 
 def _end_with_the_parent() -> None:
@@ -274,10 +288,13 @@ def print_table(v: Verification, names: Sequence[str]) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser, sections: Mapping[str, Any], budget: float) -> None:
     """The options that both scripts have."""
+    places = parser.add_mutually_exclusive_group()
+    places.add_argument(
+        "--cpu", action="store_true", help="the same on the CPU with small inputs: a test of this script"
+    )
+    rehearsal = "the same with small inputs on a pretended GPU: a test of the code around the kernels"
+    places.add_argument("--pretend", action="store_true", help=rehearsal)
     add = parser.add_argument
-    add("--cpu", action="store_true", help="the same on the CPU with small inputs: a test of this script")
-    pretend = "the same with small inputs on a GPU that is pretended on the CPU: a test of all that runs around kernels"
-    add("--pretend", action="store_true", help=pretend)
     again = "run these alone, even if they have run before"
     add("--only", nargs="+", action="extend", choices=sections, metavar="NAME", help=again)
     add("--list", action="store_true", help="print the names and what they do")

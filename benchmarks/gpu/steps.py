@@ -39,9 +39,9 @@ CONFORMANCE_ON_CPU = ("tests/conformance", "-k", "product and sparse and float32
 
 @dataclass(frozen=True)
 class Step:
-    """A step. ``tool`` is a program on PATH that it needs; a step with a tool cannot run on a CPU.
+    """A step. ``tool`` is a program on PATH that it needs; such a step needs a real GPU.
 
-    A step of ``rates`` measures nothing but the machine, and a pretended GPU has no rates.
+    With ``rates`` a step measures only how fast the machine is, so a pretended GPU skips it.
     """
 
     title: str
@@ -57,7 +57,7 @@ class Step:
         if self.tool is None:
             return ""
         if v.small:
-            return f"{self.tool} needs a GPU"
+            return f"{self.tool} needs a real GPU"
         return "" if shutil.which(self.tool) else f"{self.tool} is not on PATH"
 
 

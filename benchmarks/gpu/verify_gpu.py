@@ -12,7 +12,8 @@ as with `run.py`. ``--pack FILE`` puts everything, with the logs, into one file 
 goes on from that file, also on another machine with the same device.
 
 Every section runs in processes of its own, because a fault on the GPU makes its process unusable. ``missing`` has what
-a section could not do because a package is not installed. ``--cpu`` runs small forms of the sections on the CPU.
+a section could not do because a package is not installed. ``--cpu`` runs small forms of the sections on the CPU,
+``--pretend`` on a pretended GPU.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ from benchmarks.gpu.sections import (
     Verification,
     add_arguments,
     call,
-    cuda_is_there,
     failed,
     last_json,
     pretend,
@@ -48,6 +48,7 @@ from benchmarks.gpu.sections import (
     run_section,
     unfinished,
     unpack,
+    why_no_cuda,
     write_pack,
 )
 from benchmarks.gpu.verify_caps import caps
@@ -234,14 +235,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     v = Verification("cpu" if options.cpu else "cuda", log, options.budget, options.out, options.pack)
     if options.pretend:
         pretend(v)
-    if not options.cpu and not cuda_is_there():
-        print("verify_gpu needs a CUDA device and torch finds none; --cpu runs on the CPU", file=sys.stderr)
+    reason = why_no_cuda(v)
+    if reason is not None:
+        print(f"verify_gpu needs a CUDA device: {reason}", file=sys.stderr)
         return 2
     log.mkdir(parents=True, exist_ok=True)
     if options.resume is not None:
         unpack(options.resume, options.out)
     v.conditions = conditions(v)
-    path = options.out / f"verify_{'cpu' if options.cpu else 'gpu'}-{v.conditions['machine']}.json"
+    path = options.out / f"verify_{'gpu' if v.place == 'cuda' else v.place}-{v.conditions['machine']}.json"
     v.sections = {} if options.fresh else sections_before(path, v.conditions)
     names = options.only or list(SECTIONS)
     with through_its_end():

@@ -86,7 +86,7 @@ def _pair(device: torch.device, n_bytes: int) -> tuple[torch.Tensor, torch.Tenso
 def _product(dtype: torch.dtype, precision: str = "highest") -> tuple[Way, ...]:
     def of(n: int) -> Way:
         def make(device: torch.device, quick: bool) -> Work:
-            rows = (2 * n if device.type == "cuda" else n) // (16 if quick else 1)
+            rows = (2 * n if device.type == "cuda" else n) // (4 if quick else 1)
             square = torch.randn(rows, rows, dtype=dtype, device=device)
             target = torch.empty_like(square)
 

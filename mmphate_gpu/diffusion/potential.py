@@ -150,7 +150,8 @@ def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, C) -> (L, L)
     for part in row_chunks(len(rows), len(rows), chunk_elements(rows.device)):
         squared[part].add_(norms[part, None] + norms).clamp_min_(0)
     i, j = torch.nonzero((squared < CLOSE * norms.max()).triu_(1), as_tuple=True)
-    # A block of such rows is no larger than the result.
+    # Both rows of every pair of a block are gathered. Of a square potential each of the two copies is at most as large
+    # as the result.
     for part in row_chunks(i.numel(), rows.shape[1], min(chunk_elements(rows.device), squared.numel())):
         exact = rows[i[part]].sub_(rows[j[part]]).square_().sum(1)
         squared[i[part], j[part]] = exact

@@ -39,9 +39,11 @@ def time_range(
     stride = -(-len(entropy) // MOST_POINTS)
     curve = entropy[::stride].double().cpu()[None]
     powers = 1 + torch.arange(0, len(entropy), stride, device="cpu")
-    # In every order a value gets the same random numbers. An SVD gives the largest first, a Gram matrix the smallest.
-    values, order = values.cpu().sort(descending=True)
-    curves = torch.cat([curve, _resampled(powers, values, counts.cpu()[order], float(largest))])
+    # The values are sorted, and equal ones by how often they occur. So each gets the same random numbers whatever
+    # their order: an SVD gives the largest first, a Gram matrix the smallest.
+    counts, order = counts.cpu().sort(descending=True)
+    values, stable = values.cpu()[order].sort(descending=True, stable=True)
+    curves = torch.cat([curve, _resampled(powers, values, counts[stable], float(largest))])
     errors = knee_errors(curves / curve.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
     knees = 1 + errors.argmin(-1).double()
     away = N_DEVIATIONS * float((knees - knees[0]).square().sum().div(N_RESAMPLED).sqrt())

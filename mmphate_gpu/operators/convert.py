@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..ops import csr as csr_ops
-from ..runtime.arrays import cupy_array, real_tensor
+from ..runtime.arrays import real_tensor
 from ..runtime.isolation import isolated
 from ..runtime.memory import check_fits
 from ..runtime.optional import require_cupy
@@ -56,9 +56,10 @@ def to_scipy(operator: AffinityOperator) -> csr_matrix:
 @isolated()
 def to_cupy(operator: AffinityOperator) -> Any:
     """The affinity as a CuPy CSR matrix on the same GPU; a copy."""
-    csr = _entries(operator)
-    parts = tuple(cupy_array(part, purpose="to_cupy") for part in (csr.values, csr.indices, csr.indptr))
+    cupy = require_cupy(purpose="to_cupy")
     sparse = require_cupy("cupyx.scipy.sparse", purpose="to_cupy")
+    csr = _entries(operator)
+    parts = tuple(cupy.from_dlpack(part) for part in (csr.values, csr.indices, csr.indptr))
     return sparse.csr_matrix(parts, shape=csr.shape)
 
 

@@ -307,7 +307,9 @@ class Costs:
         """
         squares = (2 if self.p.mds_dist == "euclidean" else 4) + 1 / BLOCKS
         peak = squares * self.square + 8 * min(CHUNK_ELEMENTS, self.L**2)
-        if self.cuda:  # products in one piece; later both rows of a block of close pairs, and up to a square of indices
+        # On CUDA a product is in one piece. Later the distances, up to a square of indices, and both rows of every pair
+        # of a block may take more.
+        if self.cuda:
             scaled = 2 * self.square if self.p.mds_dist == "cosine" else 0
             peak = max(squares * self.square, scaled + 2 * self.square + 16 * min(CUDA_CHUNK_ELEMENTS, self.L**2))
         peak += self._retained()

@@ -33,15 +33,8 @@ def to_library(tensor: torch.Tensor, library: str) -> Any:
     if tensor.layout == torch.sparse_csr:
         return _sparse_to_library(tensor, library)
     if library == "cupy":
-        return cupy_array(tensor, purpose="a CuPy result")
+        return require_cupy(purpose="a CuPy result").from_dlpack(tensor)
     return tensor.cpu().numpy()
-
-
-def cupy_array(tensor: torch.Tensor, *, purpose: str) -> Any:
-    """``tensor`` as a CuPy array over the same memory, on its device."""
-    cupy = require_cupy(purpose=purpose)
-    with torch.cuda.device(tensor.device):  # torch hands over tensors of the current device only
-        return cupy.from_dlpack(tensor)
 
 
 def copied(tensor: torch.Tensor, library: str, device: torch.device) -> Any:

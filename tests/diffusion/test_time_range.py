@@ -44,8 +44,9 @@ def test_values_above_the_largest_eigenvalue_widen_the_bar():
 
 def test_the_bar_does_not_depend_on_the_order_of_the_values():
     """An SVD gives the largest value first, a Gram matrix the smallest. A value keeps how often it occurs."""
-    values = torch.cat([torch.linspace(0, 1, 200), torch.linspace(1.05, 1.4, 12)]).double()
-    counts = torch.linspace(1, 3, 212, dtype=torch.float64)
+    above = torch.linspace(1.05, 1.4, 6).repeat(2)  # each value twice, with other counts
+    values = torch.cat([torch.linspace(0, 1, 200), above]).double()
+    counts = torch.linspace(1, 30, 212, dtype=torch.float64)
     entropy = entropy_of_singular_values(values)
     ways = (
         torch.arange(212),

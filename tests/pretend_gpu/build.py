@@ -1,4 +1,4 @@
-"""Libraries of the pretended GPU: compiled once, and loaded before torch."""
+"""Compiles the libraries of the pretended GPU, once for a folder, and loads the device before torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .environment import SWITCH
+from .environment import FOLDER_VARIABLE
 
 FOLDER = Path(__file__).parent
 OF_TORCH = ("libgomp.so.1", "libc10.so", "libtorch_cpu.so")  # what `device.cpp` needs, in the order of loading
-# The types of what the C functions of `device.cpp` return, where it is no int.
+# The return types of the C functions of `device.cpp` that do not return int.
 RETURNS = {
     ctypes.c_int64: ("get_stream", "allocated", "reserved", "most_allocated", "capacity", "overruns"),
     ctypes.c_void_p: ("reserve", "capture_begin"),
@@ -27,7 +27,7 @@ RETURNS = {
 
 def compiled(name: str, text: str, options: Sequence[str], headers: Sequence[Path]) -> Path:
     """The library of a C++ ``text`` that includes ``headers``, compiled once for all processes with the same folder."""
-    folder = Path(os.environ[SWITCH])
+    folder = Path(os.environ[FOLDER_VARIABLE])
     folder.mkdir(parents=True, exist_ok=True)
     deciding = [text, *options, importlib.metadata.version("torch"), *(header.read_text() for header in headers)]
     path = folder / f"{name}-{hashlib.sha256(chr(0).join(deciding).encode()).hexdigest()[:16]}.so"
@@ -43,7 +43,7 @@ def compiled(name: str, text: str, options: Sequence[str], headers: Sequence[Pat
 def library() -> ctypes.CDLL:
     """The device. It is loaded before torch is imported, because torch asks once what CUDA can do."""
     if "torch" in sys.modules:
-        raise ImportError("torch is imported already; start Python with the variables of tests.pretend_gpu.environment")
+        raise ImportError("torch is imported already; start Python by `python -m tests.pretend_gpu`")
     torch = Path(importlib.util.find_spec("torch").origin).parent
     options = ["-std=c++20", "-O1", "-w", f"-I{FOLDER}", f"-I{torch / 'include'}"]
     options += [f"-I{torch / 'include/torch/csrc/api/include'}", f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]

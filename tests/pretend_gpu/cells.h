@@ -4,7 +4,7 @@
 
 namespace {
 
-// CUDA has kernels of whole cells, which the CPU lacks. The workspace has what the way back needs.
+// The CPU has no kernels for whole cells, and CUDA has. The workspace keeps what the backward pass needs.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm_cell(const at::Tensor& input, const at::Tensor& hidden,
                                                          const at::Tensor& cell,
                                                          const std::optional<at::Tensor>& input_bias,

@@ -12,8 +12,6 @@
 
 namespace {
 
-// ---------------------------------------------------------------- copies
-
 bool compressed(const at::Tensor& tensor) { return tensor.layout() == at::kSparseCsr; }
 
 // A tensor of the CPU over the memory of a strided tensor of the device.
@@ -58,11 +56,12 @@ at::Tensor to_device(const at::Tensor& tensor, Device device) {
 }
 
 at::Tensor& copy_(at::Tensor& to, const at::Tensor& from, bool non_blocking) {
-    if (from.is_cuda() && !to.is_cuda()) waits_for_the_device("copy to the host");
-    if (!from.is_cuda() && to.is_cuda() && !non_blocking) {
+    if (from.is_cuda() && !to.is_cuda()) refuse_to_wait_if_forbidden("copy to the host");
+    if (!from.is_cuda() && to.is_cuda()) {
         TORCH_CHECK(captured == nullptr,
                     "CUDA error: operation not permitted when stream is capturing (copy from the host)");
-        TORCH_CHECK(!reads_are_errors || from.dim() == 0, "called a synchronizing CUDA operation (copy from the host)");
+        TORCH_CHECK(!reads_are_errors || non_blocking || from.dim() == 0,
+                    "called a synchronizing CUDA operation (copy from the host)");
     }
     at::Tensor target = to_cpu(to), source = to_cpu(from);
     if (captured != nullptr)
@@ -89,7 +88,7 @@ at::Tensor copy_from_and_resize(const at::Tensor& from, const at::Tensor& to) {
 }
 
 at::Scalar local_scalar_dense(const at::Tensor& self) {
-    waits_for_the_device("item");
+    refuse_to_wait_if_forbidden("item");
     return host_view(self).item();
 }
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+OF_CUDA = {"CUDA", "SparseCsrCUDA", "Generic", "ScalarOnly"}  # the last two are loops for CPU and CUDA
+
 
 class _Function(NamedTuple):
     delegate: str | None  # the function whose kernels it uses
@@ -35,9 +37,9 @@ def _has_kernel(name: str) -> bool:
     if function.delegate is not None:
         return _has_kernel(function.delegate)
     # A function without kernels of its own is composed of others.
-    return not function.keys or any("CUDA" in key or key.startswith("Composite") for key in function.keys)
+    return not function.keys or any(key in OF_CUDA or key.startswith("Composite") for key in function.keys)
 
 
 def without_kernel(names: Iterable[str]) -> list[str]:
-    """Those of the ops of torch that CUDA lacks. A name is such as ``aten::add.Tensor``."""
+    """The names of those ops of torch that have no kernel for CUDA. A name looks like ``aten::add.Tensor``."""
     return [name for name in names if name.startswith("aten::") and not _has_kernel(name.removeprefix("aten::"))]

@@ -1,9 +1,9 @@
-// A CUDA device of torch that is not there: tensors with the device "cuda" whose memory is the memory of the host.
+// The pretended GPU: tensors of torch with the device "cuda" whose memory is the memory of the host.
 //
 // A torch without CUDA has no kernels under the key CUDA. This file registers an allocator, a device guard, hooks, and a
-// fallback which calls the kernel of the CPU on the same memory. The rules of a real device stay in force, so that code
-// breaks here as it would break there: tensors of two devices do not mix, fresh memory has no meaningful values, a
-// read that waits for the device can be forbidden, and what is called while a graph is captured runs at replays only.
+// fallback which calls the kernel of the CPU on the same memory. Code breaks here as it would break on a GPU: tensors of
+// two devices do not mix, fresh memory has no meaningful values, a read that waits for the device can be forbidden, and
+// what is called while a graph is captured runs at replays only.
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/unfold_native.h>
@@ -38,20 +38,19 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
 }
 
 // The root is rounded correctly on CUDA. That of torch on the CPU may be MKL's, whose last bit is at times wrong.
-template <class T> void take_roots(at::Tensor values) {
-    T* const value = values.data_ptr<T>();
-    for (int64_t i = 0; i < values.numel(); ++i) value[i] = std::sqrt(value[i]);
-}
-
 at::Tensor& sqrt_out(const at::Tensor& self, at::Tensor& out) {
-    const at::Tensor roots = host_view(self).to(out.scalar_type()).clone(at::MemoryFormat::Contiguous);
+    TORCH_CHECK(self.device() == out.device(), "Expected all tensors to be on the same device (aten::sqrt.out)");
+    TORCH_CHECK(captured == nullptr, "the pretended GPU cannot capture a square root");
+    at::Tensor roots = host_view(self).to(out.scalar_type()).clone(at::MemoryFormat::Contiguous);
+    const auto take = [&roots](auto* value) {
+        for (int64_t i = 0; i < roots.numel(); ++i) value[i] = std::sqrt(value[i]);
+    };
     if (out.scalar_type() == at::kDouble)
-        take_roots<double>(roots);
+        take(roots.data_ptr<double>());
     else if (out.scalar_type() == at::kFloat)
-        take_roots<float>(roots);
+        take(roots.data_ptr<float>());
     else
         roots.sqrt_();
-    TORCH_CHECK(captured == nullptr, "the pretended GPU cannot capture a root");
     overwrite(out, roots);
     return out;
 }
@@ -68,7 +67,7 @@ TORCH_LIBRARY_IMPL(aten, SparseCsrCUDA, m) {
     m.impl("crow_indices", TORCH_FN(at::native::crow_indices_sparse_csr));
     m.impl("col_indices", TORCH_FN(at::native::col_indices_sparse_csr));
     m.impl("values", TORCH_FN(at::native::values_sparse_csr));
-    // torch has general kernels for these, which do not fit sparse tensors of a device without kernels.
+    // torch's general kernels for these expect kernels of CUDA underneath, so the fallback replaces them.
     for (const char* name : {"mm", "mm.out", "addmm", "addmm.out", "clone", "_to_dense", "empty_like", "copy_"})
         m.impl(name, torch::CppFunction::makeFromBoxedFunction<&fallback>());
 }
@@ -100,7 +99,7 @@ void pretend_set_capacity(int device, int64_t bytes) { capacity[device] = bytes;
 int64_t pretend_capacity(int device) { return capacity[device]; }
 int64_t pretend_overruns() { return overruns; }
 void pretend_forget_overruns() { overruns = 0; }
-// The names of all ops that were called, in lines.
+// The names of all ops that were called, one a line.
 const char* pretend_names() {
     static std::string text;
     std::lock_guard<std::mutex> hold(names_lock);
@@ -112,6 +111,7 @@ int pretend_device_of(const void* pointer) { return device_of(pointer); }
 void* pretend_reserve(size_t bytes, int device) { return reserve(bytes, DeviceIndex(device)); }
 void pretend_release(void* pointer) { release(pointer); }
 void pretend_forbid_reads(int forbid) { reads_are_errors = forbid; }
+int pretend_device_count() { return DEVICES; }
 void* pretend_capture_begin() { return captured = new Graph(); }
 void pretend_capture_end() { captured = nullptr; }
 int pretend_capturing() { return captured != nullptr; }

@@ -1,12 +1,14 @@
-"""A GPU that is not in the machine: torch's device "cuda" over the memory and the kernels of the CPU.
+"""The pretended GPU: torch's device "cuda" over the memory and the kernels of the CPU.
 
 The C++ files beside this one give torch the device. This module puts stand-ins for streams, graphs, events and the
 numbers of a device into `torch.cuda`. The package ``cupy`` in ``packages`` starts kernels of csrc/cuda under
 csrc/emulation, and Triton's kernels run in its interpreter. So the whole package runs as on a GPU, slowly, and what is
-wrong around the kernels shows: tensors of two devices in an op, a read while a graph is captured, a name that does not
-exist, memory that was never written. It can show no race, no fault of a compiler, and no time.
+wrong around the kernels shows: tensors of two devices in an op, a read while a graph is captured, a name that
+`torch.cuda` or CuPy lacks, a read of memory that was never written. It can show no race, no fault of a compiler, and no
+time.
 
-A process has the pretended GPU or has it not, so it is made when Python starts: `environment` has the variables.
+A process either has the pretended GPU or has not. So it is made when Python starts, through the variables of
+`environment`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -21,37 +24,43 @@ from typing import Any
 
 from .build import library
 
-DEVICE = library()
+LIBRARY = library()
 
 import torch  # noqa: E402 - torch asks once what CUDA can do, when it is imported
 
-DEVICES = 2
+DEVICES = LIBRARY.pretend_device_count()
 NAME = "pretended GPU"
-TOTAL = 2**40  # bytes
+TOTAL = LIBRARY.pretend_capacity(0)  # bytes
 
 # ---------------------------------------------------------------- launches within graphs
 
-_recorded: list[Callable[[], None]] = []
-_CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+_launches: dict[int, Callable[[], None]] = {}  # of all graphs, by their numbers
+_faults: list[Exception] = []  # of launches of the replay that runs; C++ does not hand on an exception of Python
+_numbers = itertools.count()
 
 
-@_CALL
-def _call(number: int) -> None:
-    _recorded[number]()
+@ctypes.CFUNCTYPE(None, ctypes.c_int64)
+def _launch(number: int) -> None:
+    try:
+        _launches[number]()
+    except Exception as error:
+        _faults.append(error)
 
 
 def start(run: Callable[[], None]) -> None:
     """Run a kernel, or record it while a graph is captured."""
-    if DEVICE.pretend_capturing():
-        _recorded.append(run)
-        DEVICE.pretend_record(_call, ctypes.c_int64(len(_recorded) - 1))
-    else:
+    if CUDAGraph.captured is None:
         run()
+    else:
+        number = next(_numbers)
+        _launches[number] = run
+        CUDAGraph.captured.launches.append(number)
+        LIBRARY.pretend_record(_launch, ctypes.c_int64(number))
 
 
 def device_of(pointer: int) -> int:
     """The index of the device whose memory holds an address; -1 for memory of the host."""
-    return DEVICE.pretend_device_of(ctypes.c_void_p(pointer))
+    return LIBRARY.pretend_device_of(ctypes.c_void_p(pointer))
 
 
 # ---------------------------------------------------------------- torch.cuda
@@ -115,50 +124,63 @@ class Event:
 
 
 class CUDAGraph:
-    """What was called while it was captured, and runs at each replay."""
+    """The calls of a capture, which run at each replay."""
+
+    captured: CUDAGraph | None = None  # the graph whose capture has begun
 
     def __init__(self, keep_graph: bool = False) -> None:
+        self.launches: list[int] = []
         self._graph: ctypes.c_void_p | None = None
 
     def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
         if current_stream().cuda_stream == 0:
             raise RuntimeError("CUDA graphs must be captured on a non-default stream")
-        self._graph = ctypes.c_void_p(DEVICE.pretend_capture_begin())
+        if CUDAGraph.captured is not None:
+            raise RuntimeError("a CUDA graph is being captured already")
+        self._graph = ctypes.c_void_p(LIBRARY.pretend_capture_begin())
+        CUDAGraph.captured = self
 
     def capture_end(self) -> None:
-        DEVICE.pretend_capture_end()
+        LIBRARY.pretend_capture_end()
+        CUDAGraph.captured = None
 
     def replay(self) -> None:
-        fault = DEVICE.pretend_replay(self._graph)
+        fault = LIBRARY.pretend_replay(self._graph)
         if fault is not None:
             raise RuntimeError(fault.decode())
+        if _faults:
+            error = _faults[0]
+            _faults.clear()
+            raise error
 
     def reset(self) -> None:
         if self._graph is not None:
-            DEVICE.pretend_forget(self._graph)
-        self._graph = None
+            LIBRARY.pretend_forget(self._graph)
+        for number in self.launches:
+            del _launches[number]
+        self.launches, self._graph = [], None
+
+    def __del__(self) -> None:
+        self.reset()
 
 
 def _index(device: Any = None) -> int:
-    if device is None:
-        return DEVICE.pretend_get_device()
-    if isinstance(device, int):
-        return device if device >= 0 else DEVICE.pretend_get_device()
-    device = torch.device(device)
+    if device is None or (isinstance(device, int) and device < 0):
+        return LIBRARY.pretend_get_device()
+    device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
     if device.type != "cuda":
         raise ValueError(f"Expected a cuda device, but got: {device}")
-    return DEVICE.pretend_get_device() if device.index is None else device.index
+    if device.index is not None and device.index >= DEVICES:
+        raise RuntimeError("CUDA error: invalid device ordinal")
+    return LIBRARY.pretend_get_device() if device.index is None else device.index
 
 
 def set_device(device: Any) -> None:
-    index = _index(device)
-    if not 0 <= index < DEVICES:
-        raise RuntimeError("CUDA error: invalid device ordinal")
-    DEVICE.pretend_set_device(index)
+    LIBRARY.pretend_set_device(_index(device))
 
 
 def exchange_device(device: int) -> int:
-    before = DEVICE.pretend_get_device()
+    before = LIBRARY.pretend_get_device()
     if device >= 0:
         set_device(device)
     return before
@@ -166,12 +188,12 @@ def exchange_device(device: int) -> int:
 
 def current_stream(device: Any = None) -> Stream:
     index = _index(device)
-    return Stream(index, number=DEVICE.pretend_get_stream(index))
+    return Stream(index, number=LIBRARY.pretend_get_stream(index))
 
 
 def set_stream(stream: Stream) -> None:
     set_device(stream.device)
-    DEVICE.pretend_set_stream(stream.device.index, ctypes.c_int64(stream.cuda_stream))
+    LIBRARY.pretend_set_stream(stream.device.index, ctypes.c_int64(stream.cuda_stream))
 
 
 @contextlib.contextmanager
@@ -185,29 +207,29 @@ def stream(stream: Stream | None) -> Iterator[None]:
         yield
     finally:
         set_stream(before)
-        DEVICE.pretend_set_device(device)
+        LIBRARY.pretend_set_device(device)
 
 
 def synchronize(device: Any = None) -> None:
     _index(device)
-    if DEVICE.pretend_capturing():
+    if LIBRARY.pretend_capturing():
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     index = _index(device)
-    return DEVICE.pretend_capacity(index) - DEVICE.pretend_allocated(index), DEVICE.pretend_capacity(index)
+    return LIBRARY.pretend_capacity(index) - LIBRARY.pretend_allocated(index), LIBRARY.pretend_capacity(index)
 
 
 def get_device_properties(device: Any = None) -> SimpleNamespace:
-    total = DEVICE.pretend_capacity(_index(device))
+    total = LIBRARY.pretend_capacity(_index(device))
     return SimpleNamespace(
         name=NAME, total_memory=total, major=9, minor=0, multi_processor_count=132, L2_cache_size=50 * 2**20
     )
 
 
 def set_memory_fraction(fraction: float, device: Any = None) -> None:
-    DEVICE.pretend_set_capacity(_index(device), ctypes.c_int64(int(fraction * TOTAL)))
+    LIBRARY.pretend_set_capacity(_index(device), ctypes.c_int64(int(fraction * TOTAL)))
 
 
 _sync_mode = 0
@@ -216,19 +238,19 @@ _sync_mode = 0
 def set_sync_debug_mode(mode: int | str) -> None:
     global _sync_mode
     _sync_mode = {"default": 0, "warn": 1, "error": 2}.get(mode, mode)
-    DEVICE.pretend_forbid_reads(_sync_mode == 2)
+    LIBRARY.pretend_forbid_reads(_sync_mode == 2)
 
 
 def caching_allocator_alloc(size: int, device: Any = None, stream: Any = None) -> int:
-    return DEVICE.pretend_reserve(ctypes.c_size_t(size), _index(device)) or 0
+    return LIBRARY.pretend_reserve(ctypes.c_size_t(size), _index(device)) or 0
 
 
 def caching_allocator_delete(pointer: int) -> None:
-    DEVICE.pretend_release(ctypes.c_void_p(pointer))
+    LIBRARY.pretend_release(ctypes.c_void_p(pointer))
 
 
 def new_storage(cls: type, *arguments: Any, device: Any = None, **options: Any) -> Any:
-    """`torch.UntypedStorage`, whose constructor knows the devices for which torch was built."""
+    """`torch.UntypedStorage`, whose constructor knows only the devices for which torch was built."""
     if device is None or torch.device(device).type != "cuda":
         return _new_storage(cls, *arguments, device=device, **options)
     return torch.empty(arguments[0], dtype=torch.uint8, device=device).untyped_storage()
@@ -264,7 +286,7 @@ def install() -> None:
         "init": lambda: None,
         "is_available": lambda: True,
         "is_initialized": lambda: True,
-        "is_current_stream_capturing": lambda: bool(DEVICE.pretend_capturing()),
+        "is_current_stream_capturing": lambda: bool(LIBRARY.pretend_capturing()),
         "device_count": lambda: DEVICES,
         "current_device": _index,
         "set_device": set_device,
@@ -277,12 +299,12 @@ def install() -> None:
         "CUDAGraph": CUDAGraph,
         "synchronize": synchronize,
         "mem_get_info": mem_get_info,
-        "memory_allocated": lambda device=None: DEVICE.pretend_allocated(_index(device)),
-        "memory_reserved": lambda device=None: DEVICE.pretend_reserved(_index(device)),
-        "max_memory_allocated": lambda device=None: DEVICE.pretend_most_allocated(_index(device)),
-        "max_memory_reserved": lambda device=None: DEVICE.pretend_most_allocated(_index(device)),
-        "reset_peak_memory_stats": lambda device=None: DEVICE.pretend_reset_most(_index(device)),
-        "empty_cache": lambda: DEVICE.pretend_empty_cache(),
+        "memory_allocated": lambda device=None: LIBRARY.pretend_allocated(_index(device)),
+        "memory_reserved": lambda device=None: LIBRARY.pretend_reserved(_index(device)),
+        "max_memory_allocated": lambda device=None: LIBRARY.pretend_most_allocated(_index(device)),
+        "max_memory_reserved": lambda device=None: LIBRARY.pretend_most_allocated(_index(device)),
+        "reset_peak_memory_stats": lambda device=None: LIBRARY.pretend_reset_most(_index(device)),
+        "empty_cache": lambda: LIBRARY.pretend_empty_cache(),
         "set_per_process_memory_fraction": set_memory_fraction,
         "memory_stats": lambda device=None: {"num_alloc_retries": 0, "num_ooms": 0},
         "get_device_properties": get_device_properties,

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 PACKAGES = Path(__file__).with_name("packages")
-SWITCH = "MMPHATE_PRETEND_GPU"  # names the folder in which libraries are kept
+FOLDER_VARIABLE = "MMPHATE_PRETEND_GPU"  # it names the folder of the compiled libraries
 
 
 def environment(folder: Path) -> dict[str, str]:
     """These variables; libraries are kept in ``folder``."""
     paths = [str(PACKAGES), str(PACKAGES.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {SWITCH: str(folder), "PYTHONPATH": os.pathsep.join(paths), "TRITON_INTERPRET": "1"}
+    return {FOLDER_VARIABLE: str(folder), "PYTHONPATH": os.pathsep.join(paths), "TRITON_INTERPRET": "1"}

@@ -13,16 +13,15 @@ namespace {
 using c10::IValue;
 using Stack = torch::jit::Stack;
 
-// Ops whose result has a size that depends on values: a real device must be waited for.
-const std::set<std::string> WAIT = {"aten::nonzero",           "aten::masked_select",        "aten::_unique2",
-                                    "aten::unique_dim",        "aten::unique_consecutive",   "aten::equal",
-                                    "aten::repeat_interleave", "aten::_linalg_check_errors", "aten::is_nonzero",
-                                    "aten::_assert_async"};
+// Ops that wait for a real device: the size of their result, or a decision of the host, depends on values.
+const std::set<std::string> WAIT = {"aten::nonzero",    "aten::masked_select",        "aten::_unique2",
+                                    "aten::unique_dim", "aten::unique_consecutive",   "aten::equal",
+                                    "aten::bincount",   "aten::_linalg_check_errors", "aten::is_nonzero"};
 // Ops whose indices may be on the CPU.
 const std::set<std::string> INDEXED = {"aten::index",         "aten::index_put",
                                        "aten::index_put_",    "aten::_index_put_impl_",
                                        "aten::_unsafe_index", "aten::_unsafe_index_put"};
-// Ops of one device whose tensors of no dimension may not be on the CPU either.
+// Ops that refuse a tensor of the CPU beside those of the device, even if it has no dimensions.
 const std::set<std::string> STRICT = {"aten::cat",
                                       "aten::stack",
                                       "aten::bucketize",
@@ -46,7 +45,7 @@ const std::set<std::string> STRICT = {"aten::cat",
                                       "aten::masked_scatter_",
                                       "aten::repeat_interleave"};
 
-// Products, for which CUDA has no kernels of integers.
+// Products, for which CUDA has no integer kernels.
 const std::set<std::string> PRODUCTS = {"aten::mm",    "aten::addmm", "aten::bmm",  "aten::baddbmm", "aten::mv",
                                         "aten::addmv", "aten::dot",   "aten::vdot", "aten::addbmm"};
 
@@ -59,7 +58,7 @@ struct Call {
     Stack& stack;
     size_t begin;  // of the arguments
     std::string name;
-    std::vector<std::pair<const c10::Argument*, at::Tensor>> tensors;  // of the device or the CPU, in their order
+    std::vector<std::pair<const c10::Argument*, at::Tensor>> tensors;  // all among the arguments, in their order
 
     Call(const c10::OperatorHandle& op_, Stack& stack_) : op(op_), stack(stack_), name(op_.schema().name()) {
         const auto& arguments = op.schema().arguments();
@@ -68,6 +67,16 @@ struct Call {
         std::lock_guard<std::mutex> hold(names_lock);
         const std::string& overload = op.schema().overload_name();
         names.insert(overload.empty() ? name : name + "." + overload);
+    }
+
+    bool waits() const {
+        if (name == "aten::repeat_interleave") return stack.back().isNone();  // the size of the output
+        if (INDEXED.count(name) > 0)                                          // a mask is turned into indices
+            for (const auto& [argument, tensor] : tensors)
+                if (argument->name() == "indices" &&
+                    (tensor.scalar_type() == at::kBool || tensor.scalar_type() == at::kByte))
+                    return true;
+        return WAIT.count(name) > 0;
     }
 
     // What a real device refuses, and the CPU does not.
@@ -93,22 +102,22 @@ struct Call {
 
     // The device of all tensors, by the rules of torch.
     Device device() const {
-        std::optional<Device> found;
+        std::optional<Device> common;
         const bool strict = STRICT.count(name) > 0;
         for (const auto& [argument, tensor] : tensors) {
             if (!tensor.is_cuda()) continue;
-            TORCH_CHECK(!found || *found == tensor.device(), "Expected all tensors to be on the same device, but ",
-                        name, " has tensors on ", *found, " and ", tensor.device());
-            found = tensor.device();
+            TORCH_CHECK(!common || *common == tensor.device(), "Expected all tensors to be on the same device, but ",
+                        name, " has tensors on ", *common, " and ", tensor.device());
+            common = tensor.device();
         }
-        if (found)
+        if (common)
             for (const auto& [argument, tensor] : tensors) {
                 if (tensor.is_cuda() || (tensor.dim() == 0 && !strict)) continue;
                 if (argument->name() == "indices" && INDEXED.count(name) > 0) continue;
                 TORCH_CHECK(false, "Expected all tensors to be on the same device, but ", name, " has tensors on ",
-                            *found, " and ", tensor.device(), " (argument ", argument->name(), ")");
+                            *common, " and ", tensor.device(), " (argument ", argument->name(), ")");
             }
-        if (found) return *found;
+        if (common) return *common;
         for (size_t i = begin; i < stack.size(); ++i)
             if (stack[i].isDevice() && stack[i].toDevice().is_cuda()) {
                 const Device device = stack[i].toDevice();
@@ -168,19 +177,20 @@ void rewrite(const IValue& target, const IValue& source) {
     }
 }
 
-// Calls the kernel of the CPU. Arguments that are written are copies, which are copied back unless `discard`: an `out`
-// may change its size.
+// Calls the kernel of the CPU. An argument that the op writes is passed as a copy, because an `out` may change its
+// size. The copy is written back unless `discard`.
 std::vector<IValue> call_on_cpu(const c10::OperatorHandle& op, const std::vector<IValue>& arguments, bool discard) {
     Stack inner;
     const auto& declared = op.schema().arguments();
     for (size_t i = 0; i < arguments.size(); ++i) {
         IValue value = on_cpu(arguments[i]);
         if (written(declared[i]) && arguments[i].isTensor() && arguments[i].toTensor().is_cuda()) {
-            const at::Tensor own = value.toTensor();
-            value =
-                compressed(own) ? own.clone() : at::empty_strided(own.sizes(), own.strides(), own.options()).copy_(own);
+            const at::Tensor original = value.toTensor();
+            value = compressed(original)
+                        ? original.clone()
+                        : at::empty_strided(original.sizes(), original.strides(), original.options()).copy_(original);
         }
-        // The CPU has one driver, and refuses the names of those of CUDA.
+        // `driver` names a solver of CUDA, which the CPU refuses.
         inner.push_back(declared[i].name() == "driver" ? IValue() : value);
     }
     const std::vector<IValue> passed(inner.begin(), inner.end());
@@ -200,12 +210,15 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) 
     const Device device = call.device();
     call.refuse();
     c10::DeviceGuard guard(device);
-    if (WAIT.count(call.name) > 0) waits_for_the_device(call.name);
+    if (call.waits()) refuse_to_wait_if_forbidden(call.name);
     const auto& schema = op.schema();
     const std::vector<IValue> arguments(stack->begin() + call.begin, stack->end());
+    for (size_t i = 0; i < arguments.size(); ++i)
+        TORCH_CHECK(captured == nullptr || !written(schema.arguments()[i]) || !arguments[i].isList(),
+                    "the pretended GPU cannot capture ", call.name, ", which writes a list");
     std::vector<IValue> results;
     {
-        Graph* const graph = std::exchange(captured, nullptr);  // so that the kernel of the CPU runs
+        Graph* const graph = std::exchange(captured, nullptr);  // so that ops within the kernel are not captured
         try {
             results = call_on_cpu(op, arguments, graph != nullptr);
         } catch (...) {
@@ -221,10 +234,12 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) 
         IValue result;
         if (info == nullptr) {
             result = on_device(results[i], device);
-            if (captured != nullptr && result.isTensor() && result.toTensor().numel() > 0)
-                std::memset(result.toTensor().data_ptr(), UNWRITTEN, result.toTensor().nbytes());
+            if (captured != nullptr && result.isTensor() && result.toTensor().layout() == at::kStrided) {
+                const at::Storage storage = result.toTensor().storage();
+                if (storage.nbytes() > 0) std::memset(storage.mutable_data(), UNWRITTEN, storage.nbytes());
+            }
         } else {
-            TORCH_CHECK(info->isWrite(), "the pretended GPU has no kernel for views by ", call.name);
+            TORCH_CHECK(info->isWrite(), "the pretended GPU cannot make the view that ", call.name, " returns");
             for (size_t j = 0; j < arguments.size(); ++j) {
                 const auto* other = schema.arguments()[j].alias_info();
                 if (other != nullptr && other->isWrite() && *other == *info) result = arguments[j];

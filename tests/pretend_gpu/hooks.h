@@ -1,4 +1,4 @@
-// What torch asks a device: its streams, its random numbers, and whether it is there.
+// What torch asks a device for: its streams, its random numbers, and whether it can be used.
 #pragma once
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -33,14 +33,19 @@ struct DeviceGenerator final : c10::GeneratorImpl {
     DeviceGenerator* clone_impl() const override { return new DeviceGenerator(device_.index(), host.clone()); }
 };
 
+DeviceIndex checked(DeviceIndex index) {
+    TORCH_CHECK(index < DEVICES, "CUDA error: invalid device ordinal ", int(index));
+    return index < 0 ? current_device : index;
+}
+
 at::Generator new_generator(DeviceIndex index) {
-    const DeviceIndex device = index < 0 ? current_device : index;
+    const DeviceIndex device = checked(index);
     return at::make_generator<DeviceGenerator>(device, at::detail::createCPUGenerator());
 }
 
 const at::Generator& default_generator(DeviceIndex index) {
     static const std::vector<at::Generator> generators{new_generator(0), new_generator(1)};
-    return generators[index < 0 ? current_device : index];
+    return generators[checked(index)];
 }
 
 at::Generator host_generator(const at::Generator& generator) {
@@ -48,7 +53,9 @@ at::Generator host_generator(const at::Generator& generator) {
 }
 
 // While it lives, the random numbers of the CPU are those of a device.
+std::mutex random_lock;
 struct RandomNumbers {
+    std::lock_guard<std::mutex> hold{random_lock};
     at::Generator host = at::detail::getDefaultCPUGenerator(), device;
     at::Tensor kept;
 
@@ -103,7 +110,7 @@ struct CUDAHooks final : at::CUDAHooksInterface {
     bool hasPrimaryContext(DeviceIndex) const override { return true; }
     Device getDeviceFromPtr(void* pointer) const override {
         const int device = device_of(pointer);
-        TORCH_CHECK(device >= 0, "the pointer is not of a CUDA device");
+        TORCH_CHECK(device >= 0, "the address is not in the memory of the pretended GPU");
         return {CUDA, DeviceIndex(device)};
     }
     DeviceIndex current_device() const override { return ::current_device; }
@@ -116,7 +123,7 @@ struct CUDAHooks final : at::CUDAHooksInterface {
     // The first generator of a device is the default one, which `torch.cuda.default_generators` has to hold.
     at::Generator getNewGenerator(DeviceIndex index) const override {
         static bool has_default[DEVICES] = {};
-        const DeviceIndex device = index < 0 ? ::current_device : index;
+        const DeviceIndex device = checked(index);
         return std::exchange(has_default[device], true) ? new_generator(device) : default_generator(device);
     }
     const at::Generator& getDefaultGenerator(DeviceIndex index) const override { return default_generator(index); }

@@ -32,8 +32,9 @@ struct Block {
     size_t bytes;
     DeviceIndex device;
 };
-std::mutex memory_lock;
-std::map<char*, Block> blocks;  // by their address
+// Both live as long as the process, because tensors may be released after the objects of this file are destroyed.
+std::mutex& memory_lock = *new std::mutex;
+std::map<char*, Block>& blocks = *new std::map<char*, Block>;  // by their address
 int64_t allocated[DEVICES], most_allocated[DEVICES], reserved[DEVICES],
     capacity[DEVICES] = {int64_t(1) << 40, int64_t(1) << 40};
 std::atomic<int64_t> overruns{0};
@@ -43,6 +44,7 @@ struct Graph {
     std::vector<std::function<void()>> steps;
     std::vector<void*> held;
 };
+// It is one for a thread, so a backward pass, which has threads of its own, is not captured.
 thread_local Graph* captured = nullptr;
 
 bool intact(const char* guard) {
@@ -58,10 +60,14 @@ void release(void* pointer) {
         return;
     }
     std::lock_guard<std::mutex> hold(memory_lock);
-    auto found = blocks.find(static_cast<char*>(pointer));
-    const Block block = found->second;
-    if (!intact(found->first - GUARD) || !intact(found->first + block.bytes)) ++overruns;
-    blocks.erase(found);
+    auto entry = blocks.find(static_cast<char*>(pointer));
+    if (entry == blocks.end()) {  // released twice, or never reserved
+        ++overruns;
+        return;
+    }
+    const Block block = entry->second;
+    if (!intact(entry->first - GUARD) || !intact(entry->first + block.bytes)) ++overruns;
+    blocks.erase(entry);
     allocated[block.device] -= block.bytes;
     std::free(static_cast<char*>(pointer) - GUARD);
 }
@@ -107,7 +113,7 @@ Allocator allocator;
 
 bool reads_are_errors = false;  // torch.cuda.set_sync_debug_mode("error")
 
-void waits_for_the_device(const std::string& what) {
+void refuse_to_wait_if_forbidden(const std::string& what) {
     TORCH_CHECK(captured == nullptr, "CUDA error: operation not permitted when stream is capturing (", what, ")");
     TORCH_CHECK(!reads_are_errors, "called a synchronizing CUDA operation (", what, ")");
 }

@@ -1,6 +1,7 @@
-"""The code around the CUDA kernels, on a GPU that is pretended: `tests.pretend_gpu.device` says what that is.
+"""The code around the CUDA kernels, on the pretended GPU: `tests.pretend_gpu.device` says what that is.
 
-The tests are in the folder ``inside``. They run in a Python of its own, because the pretended GPU is one for a process.
+The tests are in the folder ``inside``. They run in a process of their own, because a process
+either has the pretended GPU or has not.
 """
 
 from __future__ import annotations
@@ -18,31 +19,32 @@ from .environment import environment
 
 INSIDE = Path(__file__).parent / "inside"
 TESTS = Path(__file__).parents[1]
+SECONDS = 7200  # the longest takes half an hour; a run that hangs is ended
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux" or shutil.which("g++") is None, reason="needs Linux, and g++ on PATH"),
-    pytest.mark.skipif(torch.version.cuda is not None, reason="this torch was built for CUDA"),
+    pytest.mark.skipif(torch.backends.cuda.is_built(), reason="this torch was built for a GPU"),
     pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="written for the headers of torch 2.13"),
 ]
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keeps compiled libraries for all tests, also those of other workers."""
+    """The folder of the compiled libraries, which all workers share."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pretended_gpu"
 
 
 def run_pytest(folder: Path, *arguments: str | Path) -> None:
-    of_workers = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS")
-    kept = {name: value for name, value in os.environ.items() if name not in of_workers}
-    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    options = ["-q", "--tb=short", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *map(str, arguments)],
         env=kept | environment(folder),
         capture_output=True,
         text=True,
         cwd=TESTS.parent,
+        timeout=SECONDS,
     )
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-5000:]
 

@@ -242,7 +242,7 @@ def test_objects_of_other_packages_are_left_alone():
 # ---------------------------------------------------------------- wrappers and caches
 
 
-def test_parallel_and_compiled_models():
+def test_parallel_and_compiled_models(monkeypatch):
     """The recorder records what the wrapped model returns, and compiled code stays compiled."""
     graphs = []
 
@@ -254,9 +254,10 @@ def test_parallel_and_compiled_models():
     with torch.no_grad():
         expected = plain(probe()).permute(1, 2, 0).expand(12, -1, -1, -1)
     compiled = torch.compile(plain, backend=backend)
-    # With a GPU, DataParallel takes models on that GPU only.
-    parallel = [] if torch.cuda.is_available() else [(nn.DataParallel(plain), "module.1")]
-    for model, layer in (*parallel, (compiled, "_orig_mod.1"), (compiled, ""), (plain, "1")):
+    with monkeypatch.context() as without_gpu:  # with one, DataParallel refuses a model on the CPU
+        without_gpu.setattr(torch.cuda, "is_available", lambda: False)
+        parallel = nn.DataParallel(plain)
+    for model, layer in ((parallel, "module.1"), (compiled, "_orig_mod.1"), (compiled, ""), (plain, "1")):
         if model is plain:
             plain.compile(backend=backend)
         model(probe()).sum().backward()

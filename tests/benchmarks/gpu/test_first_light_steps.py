@@ -144,7 +144,7 @@ def test_a_pretended_gpu_gets_small_inputs_more_time_and_some_tests(tmp_path, mo
     added = {name for name in os.environ if os.environ[name] != before.get(name)}
     assert added == {"MMPHATE_PRETEND_GPU", "PYTHONPATH", "TRITON_INTERPRET"}
     assert steps.STEPS["ceilings"].missing(v) == "a pretended GPU has no rates"
-    assert steps.STEPS["ncu"].missing(v) == "ncu needs a GPU" and not steps.STEPS["smoke"].missing(v)
+    assert steps.STEPS["ncu"].missing(v) == "ncu needs a real GPU" and not steps.STEPS["smoke"].missing(v)
 
     def call(state: Any, name: str, command: list[str], most: float, *_: Any) -> Any:
         commands.append(command)

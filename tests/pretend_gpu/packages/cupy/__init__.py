@@ -1,4 +1,4 @@
-"""The parts of CuPy's interface that the package uses, over the pretended GPU of `tests.pretend_gpu`."""
+"""The parts of CuPy's interface that mmphate_gpu uses, over the pretended GPU of `tests.pretend_gpu`."""
 
 from __future__ import annotations
 
@@ -59,14 +59,15 @@ def launch(
 ) -> None:
     """Start a kernel as CuPy's `Function` does: on the current device, with arguments that are NumPy's scalars."""
     index = torch.cuda.current_device()
-    assert cuda.current() == index or not cuda.entered(), "CuPy's device is not torch's"
     assert stream.ptr == torch.cuda.current_stream(index).cuda_stream
     assert 0 < grid[0] < 2**31 and 0 < block[0] <= 1024 and 0 <= shared_mem <= 227 * 1024
     letters = ""
     for value in args:
         if isinstance(value, np.uint64):  # a pointer
             if int(value) and device.device_of(int(value)) != index:
-                raise RuntimeError(f"{name}: an illegal memory access: {int(value):#x} is not of cuda:{index}")
+                raise RuntimeError(
+                    f"{name}: illegal memory access: the address {int(value):#x} is not in the memory of cuda:{index}"
+                )
             letters += "*" if int(value) else "-"
         else:
             letters += {np.dtype(np.int64): "q", np.dtype(np.float64): "d"}[value.dtype]

@@ -41,5 +41,7 @@ class ndarray:
 
 
 def from_dlpack(source: Any) -> ndarray:
-    assert source.__dlpack_device__()[0] == 2, "not a tensor of CUDA"
-    return ndarray(torch.from_dlpack(source.__dlpack__()))
+    platform, index = source.__dlpack_device__()
+    assert platform == 2, "not a tensor of CUDA"
+    with torch.cuda.device(index):  # CuPy makes the device of the tensor the current one
+        return ndarray(torch.from_dlpack(source.__dlpack__()))

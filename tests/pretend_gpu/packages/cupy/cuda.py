@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-_state = threading.local()
-
-
-def _devices() -> list[int]:
-    if not hasattr(_state, "devices"):
-        _state.devices = []
-    return _state.devices
-
-
-def entered() -> bool:
-    return bool(_devices())
-
-
-def current() -> int:
-    return _devices()[-1] if _devices() else 0
-
-
-@contextlib.contextmanager
-def Device(index: int) -> Iterator[None]:
-    _devices().append(index)
-    try:
-        yield
-    finally:
-        _devices().pop()
+Device = torch.cuda.device  # both make a device the current one of CUDA
 
 
 def PythonFunctionAllocator(malloc: Callable[..., int], free: Callable[..., None]) -> Any:

@@ -1,1 +1,1 @@
-"""CuPy's parts that follow SciPy."""
+"""The part of the package cupyx that mmphate_gpu uses."""

@@ -1,1 +1,1 @@
-"""CuPy's parts that follow SciPy."""
+"""Holds `sparse`, in the place of `cupyx.scipy`."""
