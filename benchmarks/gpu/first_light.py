@@ -78,10 +78,10 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def passed_before(v: Verification) -> set[str]:
-    """The steps that have passed with the same sources, also on a GPU or a pretended one as this call."""
-    before, outcomes, now = None, {}, (hash_of(DECIDING), v.place)
-    for line in lines_of(v.out):
+def passed_before(out: Path, place: str) -> set[str]:
+    """The steps that have passed in the same `place` with the same sources."""
+    before, outcomes, now = None, {}, (hash_of(DECIDING), place)
+    for line in lines_of(out):
         before = (line["source"], line["device"]) if "source" in line else before
         if "status" in line:
             outcomes[line["step"]] = line["status"] == "passed" and before == now
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.resume is not None:
         unpack(options.resume, options.out)
     v.environment = {**caches(options.out), **(QUIET if options.cpu else {})}
-    before = passed_before(v) if options.resume is not None else set()
+    before = passed_before(options.out, v.place) if options.resume is not None else set()
     names = options.only or [name for name in STEPS if name not in before]
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     write_line(v, begin=names, source=hash_of(DECIDING), commit=commit(), date=now, device=v.place, budget=v.budget)

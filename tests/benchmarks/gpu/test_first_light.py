@@ -206,8 +206,10 @@ def test_steps_alone_and_those_that_have_not_passed(tmp_path, monkeypatch, capsy
     assert first_light.main([f"--show={pack}"]) == 0
     shown = capsys.readouterr().out
     assert 'first       one: {"value": 3}' in shown and "three dies: FAULT ended with exit code -6" in shown
+    assert first_light.passed_before(tmp_path / "out", "cpu") == {"first", "third"}
+    assert first_light.passed_before(tmp_path / "out", "cuda") == set()  # what passes elsewhere proves nothing for it
     monkeypatch.setattr(first_light, "hash_of", lambda patterns: "other")
-    assert first_light.passed_before(tmp_path / "out") == set()
+    assert first_light.passed_before(tmp_path / "out", "cpu") == set()
 
 
 def test_steps_that_no_longer_fit_are_named(tmp_path, monkeypatch, capsys):
