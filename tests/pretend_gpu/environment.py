@@ -11,5 +11,5 @@ FOLDER_VARIABLE = "MMPHATE_PRETEND_GPU"  # it names the folder of the compiled l
 
 def environment(folder: Path) -> dict[str, str]:
     """These variables; libraries are kept in ``folder``."""
-    paths = [str(PACKAGES), str(PACKAGES.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {FOLDER_VARIABLE: str(folder), "PYTHONPATH": os.pathsep.join(paths), "TRITON_INTERPRET": "1"}

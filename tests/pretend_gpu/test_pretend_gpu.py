@@ -19,6 +19,7 @@ from .environment import environment
 
 INSIDE = Path(__file__).parent / "inside"
 TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
 SECONDS = 7200  # the longest takes half an hour; a run that hangs is ended
 
 pytestmark = [
@@ -32,18 +33,27 @@ pytestmark = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the compiled libraries, which all workers share."""
     base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pretended_gpu"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pretended_gpu"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def run_pytest(folder: Path, *arguments: str | Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    options = ["-q", "--tb=short", "-p", "no:cacheprovider"]
+    options = [
+        "-q",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={ROOT}",
+        f"--config-file={ROOT / 'pyproject.toml'}",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *map(str, arguments)],
         env=kept | environment(folder),
         capture_output=True,
         text=True,
-        cwd=TESTS.parent,
+        cwd=folder,  # not the checkout, which Python would take mmphate_gpu from
         timeout=SECONDS,
     )
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-5000:]

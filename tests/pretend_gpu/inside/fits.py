@@ -18,7 +18,6 @@ from tests.pretend_gpu.cuda_kernels import without_kernel
 
 FIT = {"n_landmark": 40, "random_state": 0}
 FORMS = ("sparse", "tiles", "lazy")
-DEVICES = ("cuda:0", "cuda:1")  # the first is the current one
 # The kernels of the CPU sum in other orders than those of csrc/cuda under emulation. Measured: 2.5e-11 of pictures of
 # size 1, and 1.0e-8 after the 30 sweeps of the refinement.
 SAME = 1e-6
@@ -30,7 +29,6 @@ def walk(*shape: int, seed: int = 0) -> np.ndarray:
 
 WALK = walk(30, 4, 6)
 MASK = np.broadcast_to(np.arange(6) < np.array([6, 6, 4, 5])[:, None], WALK.shape)
-QUICK = ("refined",)  # the default options run in the tests of the forms
 OPTIONS: dict[str, dict[str, Any]] = {
     "no landmarks": {"n_landmark": None},
     "three dimensions": {"n_components": 3, "n_pca": 3},
@@ -42,6 +40,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "eigenvalues": {"t": "eigenvalues"},
     "no decay": {"decay": None},
 }
+
+
+def slow(value: Any) -> Any:
+    return pytest.param(value, marks=pytest.mark.slow)
 
 
 def fitted(data: Any = WALK, **options: Any) -> mp.MMPHATE:
@@ -79,7 +81,7 @@ def test_the_twins_of_cuda_and_triton_run():
     assert CUPY.serves() and TRITON.serves()
 
 
-@pytest.mark.parametrize("card", DEVICES)
+@pytest.mark.parametrize("card", ["cuda:0", slow("cuda:1")])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_picture_of_the_cpu(form, card, plain):
     op = fitted(storage=form, device=card)
@@ -88,25 +90,23 @@ def test_every_form_gives_the_picture_of_the_cpu(form, card, plain):
     np.testing.assert_allclose(op.transform(WALK), plain.transform(WALK), rtol=0, atol=SAME)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in OPTIONS]
-)
+@pytest.mark.parametrize("name", ["refined", *map(slow, sorted(OPTIONS.keys() - {"refined"}))])
 def test_other_options_give_the_picture_of_the_cpu(name):
     assert_same(fitted(device="cuda", **OPTIONS[name]), fitted(device="cpu", **OPTIONS[name]))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["sparse", slow("tiles"), slow("lazy")])
 def test_masked_traces(form):
     assert_same(*(fitted(mp.as_trace(WALK, mask=MASK), storage=form, device=card) for card in ("cuda", "cpu")))
 
 
-@pytest.mark.parametrize("make", [mp.MMPHATE.stable, mp.M_PHATE.stable, mp.M_PHATE])
+@pytest.mark.parametrize("make", [mp.MMPHATE.stable, slow(mp.M_PHATE.stable), slow(mp.M_PHATE)])
 def test_recipes(make):
     pictures = [make(**FIT, device=card).fit_transform(WALK) for card in ("cuda", "cpu")]
     np.testing.assert_allclose(*pictures, rtol=0, atol=SAME)
 
 
-@pytest.mark.parametrize("card", DEVICES)
+@pytest.mark.parametrize("card", [slow("cuda:0"), "cuda:1"])
 @pytest.mark.parametrize("library", ["numpy", "torch", "cupy"])
 def test_results_are_arrays_of_the_library_and_the_device_of_the_input(library, card, plain):
     tensor = torch.from_numpy(WALK).to(card)
