@@ -147,7 +147,7 @@ def why_no_cuda(v: Verification) -> str | None:
     done = subprocess.run([sys.executable, "-B", "-c", code], env=environment(), capture_output=True, text=True)
     if done.returncode == 0:
         return None
-    if v.pretended:  # Python starts all the same if the pretended GPU does not
+    if v.pretended:
         needs = "it needs Linux, g++ and torch 2.13 without CUDA"
         return f"the pretended GPU did not start; {needs}: {tail(done.stderr, 1)}"
     return "torch finds none; --cpu and --pretend run without one"

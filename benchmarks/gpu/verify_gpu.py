@@ -231,15 +231,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if options.list:
         return print_list({name: section.__doc__.splitlines()[0] for name, section in SECTIONS.items()})
-    log = options.log or Path(tempfile.mkdtemp(prefix="verify_gpu_"))
-    v = Verification("cpu" if options.cpu else "cuda", log, options.budget, options.out, options.pack)
+    device = "cpu" if options.cpu else "cuda"
+    v = Verification(device, options.log or Path(), options.budget, options.out, options.pack)
     if options.pretend:
         pretend(v)
     reason = why_no_cuda(v)
     if reason is not None:
         print(f"verify_gpu needs a CUDA device: {reason}", file=sys.stderr)
         return 2
-    log.mkdir(parents=True, exist_ok=True)
+    v.log = options.log or Path(tempfile.mkdtemp(prefix="verify_gpu_"))
+    v.log.mkdir(parents=True, exist_ok=True)
     if options.resume is not None:
         unpack(options.resume, options.out)
     v.conditions = conditions(v)

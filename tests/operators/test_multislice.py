@@ -11,7 +11,7 @@ import torch
 
 from mmphate_gpu import reference
 from mmphate_gpu.affinities import Interslice
-from mmphate_gpu.operators import LazyAffinity, TiledAffinity, affinity_of_points, to_scipy
+from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity, affinity_of_points, to_scipy
 from mmphate_gpu.operators.lazy_fused import LazyFusedAffinity
 from mmphate_gpu.operators.lazy_keops import LazyKeopsAffinity
 from mmphate_gpu.ops.csr import Csr
