@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gc
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -67,6 +68,23 @@ def test_a_file_that_becomes_too_large(tmp_path, name):
         gc.collect()  # a file that was left open would fail again when it is collected
         assert names(tmp_path) == before
         WRITERS[name](path)
+
+
+def test_a_folder_goes_though_threads_still_write_into_it(tmp_path, monkeypatch):
+    """As those of zarr, which go on after an error in one of them: the folder is not empty while it is deleted."""
+    delete, late = shutil.rmtree, iter("abc")
+
+    def rmtree(item, **options):
+        delete(item, **options)
+        if name := next(late, None):
+            item.mkdir()
+            (item / name).touch()
+
+    monkeypatch.setattr(whole.shutil, "rmtree", rmtree)
+    with pytest.raises(ValueError, match="an error"), whole_folder(tmp_path / "a", overwrite=False) as folder:
+        folder.mkdir()
+        raise ValueError("an error")
+    assert names(tmp_path) == set() and next(late, None) is None
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EDQUOT, errno.EIO])

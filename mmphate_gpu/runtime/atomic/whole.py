@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,9 @@ from ...errors import InputError
 from ..paths import writable
 from .rename import EXCHANGE, UNSUPPORTED, move, renamed
 from .scratch import OLD, READY, abandoned_scratches, new_scratch, unlock
+
+# Seconds after each attempt to delete a folder. After an error threads of zarr may still write into it.
+WAITS = (0.01, 0.1, 0.5, 0)
 
 FLUSHES = 16  # files that are flushed at once
 
@@ -181,7 +185,7 @@ def _clear(scratch: Path, lock: int | None, path: Path, others: Callable[[Path],
         unlock(lock)
     with contextlib.suppress(OSError):
         _delete(scratch / path.name)  # before the lock file, as without it only an empty folder counts as scratch
-    shutil.rmtree(scratch, ignore_errors=True)
+    _delete(scratch)
 
 
 def _set_aside(item: Path, path: Path, others: Callable[[Path], list[str]]) -> None:
@@ -205,7 +209,11 @@ def _set_aside(item: Path, path: Path, others: Callable[[Path], list[str]]) -> N
 
 def _delete(item: Path) -> None:
     if item.is_dir() and not item.is_symlink():
-        shutil.rmtree(item, ignore_errors=True)
+        for seconds in WAITS:
+            shutil.rmtree(item, ignore_errors=True)
+            if not item.exists():
+                return
+            time.sleep(seconds)
     else:
         item.unlink(missing_ok=True)
 
