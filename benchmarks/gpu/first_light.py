@@ -38,13 +38,12 @@ from benchmarks.gpu.sections import (  # noqa: E402
     Section,
     Verification,
     add_arguments,
-    pretend,
+    begin,
     print_list,
     print_table,
     run_section,
     skipped,
     unpack,
-    why_no_cuda,
     write_pack,
 )
 from benchmarks.gpu.steps import STEPS  # noqa: E402
@@ -142,12 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"written: {write_expected()}")
         return 0
     log = options.out / "log"
-    v = Verification("cpu" if options.cpu else "cuda", log, options.budget, options.out, options.pack)
-    if options.pretend:
-        pretend(v)
-    reason = why_no_cuda(v)
-    if reason is not None:
-        print(f"first_light needs a CUDA device: {reason}", file=sys.stderr)
+    v = begin("first_light", options, log)
+    if v is None:
         return 2
     log.mkdir(parents=True, exist_ok=True)
     if options.resume is not None:

@@ -130,6 +130,18 @@ def _text(path: Path) -> str:
     return path.read_text(errors="replace")
 
 
+def begin(script: str, options: argparse.Namespace, log: Path) -> Verification | None:
+    """The state of a call of ``script``; None, after a message, if the device cannot be used."""
+    v = Verification("cpu" if options.cpu else "cuda", log, options.budget, options.out, options.pack)
+    if options.pretend:
+        pretend(v)
+    reason = why_no_cuda(v)
+    if reason is not None:
+        print(f"{script} needs a CUDA device: {reason}", file=sys.stderr)
+        return None
+    return v
+
+
 def pretend(v: Verification) -> None:
     """Give all processes that start from now on the pretended GPU, small inputs and more time."""
     from tests.pretend_gpu.environment import environment as pretended

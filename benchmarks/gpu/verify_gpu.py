@@ -39,16 +39,15 @@ from benchmarks.gpu.sections import (
     TookTooLong,
     Verification,
     add_arguments,
+    begin,
     call,
     failed,
     last_json,
-    pretend,
     print_list,
     print_table,
     run_section,
     unfinished,
     unpack,
-    why_no_cuda,
     write_pack,
 )
 from benchmarks.gpu.verify_caps import caps
@@ -231,13 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if options.list:
         return print_list({name: section.__doc__.splitlines()[0] for name, section in SECTIONS.items()})
-    device = "cpu" if options.cpu else "cuda"
-    v = Verification(device, options.log or Path(), options.budget, options.out, options.pack)
-    if options.pretend:
-        pretend(v)
-    reason = why_no_cuda(v)
-    if reason is not None:
-        print(f"verify_gpu needs a CUDA device: {reason}", file=sys.stderr)
+    v = begin("verify_gpu", options, options.log or Path())
+    if v is None:
         return 2
     v.log = options.log or Path(tempfile.mkdtemp(prefix="verify_gpu_"))
     v.log.mkdir(parents=True, exist_ok=True)
